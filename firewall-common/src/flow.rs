@@ -1,0 +1,90 @@
+//! Flows that the host, or somebody behind it, opened: written by the egress program, read where a packet from outside
+//! goes to a port that is not exposed.
+
+use crate::{
+    address::Addr,
+    hygiene::flag,
+    packet::{Fragment, Headers, protocol},
+    pod,
+};
+
+/// One flow, as seen from this host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    pub local: Addr,
+    pub remote: Addr,
+    /// Host byte order. For ICMP echo, the identifier.
+    pub local_port: u16,
+    /// Host byte order. For ICMP echo, 0.
+    pub remote_port: u16,
+    pub protocol: u32,
+}
+
+pod!(FlowKey: 40);
+
+const ECHO_REQUEST: [u8; 2] = [8, 128];
+const ECHO_REPLY: [u8; 2] = [0, 129];
+
+impl FlowKey {
+    /// The flow a packet that leaves opens or keeps open, or `None` if it opens none: an answer (SYN-ACK, RST, echo reply,
+    /// ICMP error) must not, or a forged packet could make the host write entries.
+    #[inline(always)]
+    pub fn of_leaving(headers: &Headers) -> Option<Self> {
+        let key = Self {
+            local: headers.source,
+            remote: headers.destination,
+            local_port: headers.source_port,
+            remote_port: headers.destination_port,
+            protocol: u32::from(headers.protocol),
+        };
+        if headers.fragment == Fragment::Later {
+            return None;
+        }
+        match headers.protocol {
+            protocol::TCP => {
+                let flags = headers.tcp_flags & (flag::SYN | flag::ACK | flag::RST);
+                let answers = flags & flag::RST != 0 || flags == flag::SYN | flag::ACK;
+                (!answers).then_some(key)
+            }
+            protocol::ICMP | protocol::ICMPV6 => ECHO_REQUEST.contains(&headers.icmp_type).then_some(Self {
+                local_port: headers.icmp_id,
+                remote_port: 0,
+                ..key
+            }),
+            _ => Some(key),
+        }
+    }
+
+    /// The flow a packet from outside would belong to, if it is a reply.
+    #[inline(always)]
+    pub fn of_arriving(headers: &Headers) -> Option<Self> {
+        let key = Self {
+            local: headers.destination,
+            remote: headers.source,
+            local_port: headers.destination_port,
+            remote_port: headers.source_port,
+            protocol: u32::from(headers.protocol),
+        };
+        match headers.protocol {
+            protocol::ICMP | protocol::ICMPV6 => ECHO_REPLY.contains(&headers.icmp_type).then_some(Self {
+                local_port: headers.icmp_id,
+                remote_port: 0,
+                ..key
+            }),
+            _ => Some(key),
+        }
+    }
+
+    /// Nanoseconds without a leaving packet after which the flow is over: RFC 5382 (TCP, 2 h 4 min), RFC 5508 (ICMP, 60 s),
+    /// RFC 4787 (UDP, 5 min; others alike).
+    #[inline(always)]
+    pub const fn lifetime(&self) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        match self.protocol as u8 {
+            protocol::TCP => (2 * 60 + 4) * 60 * SECOND,
+            protocol::ICMP | protocol::ICMPV6 => 60 * SECOND,
+            _ => 300 * SECOND,
+        }
+    }
+}

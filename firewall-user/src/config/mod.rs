@@ -1,0 +1,230 @@
+//! The configuration: one TOML file and the list files it names, read into types that can only hold what is valid.
+//!
+//! Text → raw (serde, with spans) → typed. Every error names file, line and column, and all of them come at once.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use firewall_common::{address::Addr, packet::protocol, port::Service, token_bucket::Limit};
+use ipnet::IpNet;
+
+/// A configuration without errors.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Every file that was read, the configuration itself first: what the agent watches.
+    pub files: Vec<PathBuf>,
+    /// Network interfaces the DMZ layer guards; not empty, no duplicates.
+    pub interfaces: Vec<String>,
+    pub xdp_mode: XdpMode,
+    pub on_agent_exit: OnAgentExit,
+    pub dmz: Dmz,
+    pub events: Events,
+    /// Where Prometheus may scrape; loopback only. The control socket serves metrics always.
+    pub metrics: Option<SocketAddr>,
+    /// Group whose members may use the control socket beside root.
+    pub control_group: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, or generic where the driver has no native mode.
+    Auto,
+    Native,
+    Generic,
+}
+
+/// What the kernel does once its agent is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAgentExit {
+    /// It goes on with the last policy.
+    Keep,
+    /// It passes everything.
+    Detach,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    Enforce,
+    /// Count and report, but drop nothing.
+    Monitor,
+}
+
+#[derive(Clone, Debug)]
+pub struct Dmz {
+    pub mode: Mode,
+    pub exposure: Option<Exposure>,
+    pub lists: Vec<List>,
+    pub hygiene: Hygiene,
+    pub size: Size,
+    pub rates: Vec<Rate>,
+    pub tables: Tables,
+}
+
+/// The ports and protocols that exist for the outside. Everything else is dropped, replies excepted.
+#[derive(Clone, Debug)]
+pub struct Exposure {
+    pub mode: Mode,
+    pub services: Vec<Services>,
+}
+
+/// Services named in one word: `443/tcp`, `8000-8100/udp`, `icmp-echo`, `esp`, `gre`, `proto/89`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Services {
+    /// `first <= last`, `first > 0`.
+    Tcp {
+        first: u16,
+        last: u16,
+    },
+    Udp {
+        first: u16,
+        last: u16,
+    },
+    Protocol(u8),
+    Echo,
+}
+
+impl Services {
+    /// Each service in turn.
+    pub fn iter(self) -> Box<dyn Iterator<Item = Service>> {
+        match self {
+            Self::Tcp { first, last } => Box::new((first..=last).map(Service::Tcp)),
+            Self::Udp { first, last } => Box::new((first..=last).map(Service::Udp)),
+            Self::Protocol(number) => Box::new(std::iter::once(Service::Protocol(number))),
+            Self::Echo => Box::new(std::iter::once(Service::Echo)),
+        }
+    }
+}
+
+impl std::fmt::Display for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Tcp { first, last } if first == last => write!(f, "{first}/tcp"),
+            Self::Udp { first, last } if first == last => write!(f, "{first}/udp"),
+            Self::Tcp { first, last } => write!(f, "{first}-{last}/tcp"),
+            Self::Udp { first, last } => write!(f, "{first}-{last}/udp"),
+            Self::Protocol(protocol::ESP) => f.write_str("esp"),
+            Self::Protocol(protocol::GRE) => f.write_str("gre"),
+            Self::Protocol(number) => write!(f, "proto/{number}"),
+            Self::Echo => f.write_str("icmp-echo"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct List {
+    /// 1 to 64 bytes of letters, digits, `-`, `_` and `.`; unique among lists.
+    pub name: String,
+    pub action: ListAction,
+    /// Only block lists may monitor.
+    pub mode: Mode,
+    /// No host bits set. In order of the file; duplicates within a list are gone.
+    pub prefixes: Arc<[IpNet]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListAction {
+    Allow,
+    Block,
+}
+
+/// Checks that drop when set.
+#[derive(Clone, Debug)]
+pub struct Hygiene {
+    pub mode: Mode,
+    pub tcp_flags: bool,
+    pub port_zero: bool,
+    pub land: bool,
+    pub bogons: bool,
+    pub own_source: bool,
+    pub private_sources: bool,
+    pub link_local_sources: bool,
+    pub fragments: bool,
+    pub reflection: bool,
+    /// UDP source ports.
+    pub reflection_ports: Vec<u16>,
+}
+
+/// Sizes in bytes, all bounds inclusive.
+#[derive(Clone, Debug)]
+pub struct Size {
+    pub mode: Mode,
+    /// Of every IP packet.
+    pub min_packet: Option<u32>,
+    pub max_packet: Option<u32>,
+    /// No service has two rules.
+    pub rules: Vec<SizeRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SizeRule {
+    pub services: Services,
+    pub mode: Mode,
+    /// Of the IP packet.
+    pub min: Option<u32>,
+    pub max: Option<u32>,
+    /// Of what follows the transport header.
+    pub min_payload: Option<u32>,
+    pub max_payload: Option<u32>,
+}
+
+/// At least one limit is set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rate {
+    /// As [`List::name`]; unique among rates.
+    pub name: String,
+    pub mode: Mode,
+    pub per: Per,
+    /// Empty: all traffic, later fragments included.
+    pub services: Vec<Services>,
+    pub packets: Option<Limit>,
+    pub bytes: Option<Limit>,
+    pub connections: Option<Limit>,
+    /// How long to ban a source that exceeds the rate. Only with [`Per::Source`].
+    pub ban: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// Prefix lengths by which sources are told apart, each in its own family (32 and 64 by default).
+    Source { v4: u8, v6: u8 },
+    /// Each service has a bucket for all of its sources.
+    Service,
+}
+
+/// Entries that the tables of the kernel have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tables {
+    pub bans: u32,
+    /// Rate buckets; a power of two.
+    pub buckets: u32,
+    pub flows: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// JSON lines to standard output.
+    pub stdout: bool,
+    pub journald: bool,
+    pub file: Option<EventFile>,
+}
+
+/// JSON lines to a file; when it would outgrow `max_size` it becomes `path.1`, that `path.2`, up to `keep`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventFile {
+    pub path: PathBuf,
+    pub max_size: u64,
+    pub keep: u32,
+}
+
+/// The address, and the length in the 128-bit space, of a prefix.
+pub fn prefix_key(prefix: &IpNet) -> (Addr, u8) {
+    let offset = match prefix {
+        IpNet::V4(_) => firewall_common::address::V4_OFFSET,
+        IpNet::V6(_) => 0,
+    };
+    (Addr::from(IpAddr::from(prefix.network())), offset + prefix.prefix_len())
+}

@@ -1,0 +1,2 @@
+//! The Portcullis agent.
+pub mod config;
