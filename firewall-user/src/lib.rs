@@ -1,2 +1,4 @@
 //! The Portcullis agent.
+
 pub mod config;
+pub mod control;

@@ -1,0 +1,3 @@
+//! The control socket: what the agent tells and does for root and for a configured group.
+
+pub mod api;
