@@ -3,10 +3,10 @@
 //!
 //! `config → compile → instance → link`; `shared` holds the maps that outlive an instance.
 
-pub mod batch;
 pub mod compile;
 pub mod instance;
 pub mod link;
 pub mod prefixes;
 pub mod shared;
 pub mod slots;
+pub mod syscall;

@@ -21,7 +21,7 @@ use firewall_common::{
     rate::BucketSet,
 };
 
-use super::{batch, compile::bucket_sets, slots::Slots};
+use super::{compile::bucket_sets, slots::Slots, syscall};
 use crate::config::Tables;
 
 /// Bytes of the ring of events.
@@ -288,7 +288,7 @@ impl Shared {
 
 /// Writes entries of a longest-prefix-match table, array and the like at once.
 pub(super) fn fill<K: aya::Pod, V: aya::Pod>(map: &MapData, keys: &[K], values: &[V]) -> io::Result<()> {
-    batch::update(map.fd().as_fd(), keys, values)
+    syscall::update_batch(map.fd().as_fd(), keys, values)
 }
 
 /// Size of an event record, for those who read the ring.
