@@ -11,6 +11,7 @@ mod raw;
 mod report;
 mod services;
 mod size;
+mod syntax;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 
 use report::Source;
 pub use report::{Errors, Invalid, Problem};
+use syntax::Syntax;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -64,25 +66,22 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
             )]));
         }
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new(""));
-    parse(&name, &text, folder, vec![file], overrides)
+    parse(&name, text, folder, vec![file], overrides)
 }
 
 /// Reads `text`, which is the file `name`; its relative paths start at `folder`. `files` holds its own path.
 fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: &Overrides) -> Result<Config, Errors> {
     let source = Source::new(name, text);
     let (document, syntax) = DeTable::parse_recoverable(text);
-    let syntax: Vec<Problem> = syntax
-        .iter()
-        .map(|error| Problem::new(&source, error.span().unwrap_or(0..0), format!("not TOML: {}", error.message())))
-        .collect();
-    let context = raw::Context::new(source.clone(), !syntax.is_empty());
+    let syntax = Syntax::new(&source, &document, &syntax);
+    let context = raw::Context::new(source.clone(), !syntax.problems.is_empty());
     let config = lower::lower(raw::Table::root(document.get_ref(), &context), folder, files, overrides);
     let mut problems = context.into_problems();
-    // What the parser made of a line that it did not understand deserves no further complaint.
-    problems.retain(|problem| !problem.is_in(&source) || syntax.iter().all(|error| error.line != problem.line));
-    problems.extend(syntax);
+    problems.retain(|problem| !problem.is_in(&source) || syntax.trusts(problem));
+    problems.extend(syntax.problems);
     if problems.is_empty() {
         return Ok(config);
     }

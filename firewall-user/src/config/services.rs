@@ -33,7 +33,7 @@ impl FromStr for Services {
             return Err(wrong().help(help));
         };
         match (left, right) {
-            ("proto", number) => protocol_number(number).ok_or_else(wrong)?.map_err(|help| wrong().help(help)),
+            ("proto", number) => protocol_number(number).unwrap_or(Err(HELP)).map_err(|help| wrong().help(help)),
             ("*", "tcp" | "udp") => Err(wrong().help(format!("`1-65535/{right}` is every port"))),
             (ports, "tcp") => {
                 let (first, last) = port_range(ports, text)?;
@@ -49,7 +49,6 @@ impl FromStr for Services {
             }
             _ => Err(wrong().help(HELP)),
         }
-        .map_err(|invalid: Invalid| if invalid.help.is_none() { invalid.help(HELP) } else { invalid })
     }
 }
 
@@ -67,11 +66,11 @@ impl Services {
 }
 
 /// `None` if it is no number of a protocol; the help if it is one that has a better word.
-fn protocol_number(text: &str) -> Option<Result<Services, String>> {
+fn protocol_number(text: &str) -> Option<Result<Services, &'static str>> {
     let number: u8 = decimal(text)?.try_into().ok()?;
     Some(match number {
-        protocol::TCP => Err("TCP has ports: `1-65535/tcp` is all of it".to_owned()),
-        protocol::UDP => Err("UDP has ports: `1-65535/udp` is all of it".to_owned()),
+        protocol::TCP => Err("TCP has ports: `1-65535/tcp` is all of it"),
+        protocol::UDP => Err("UDP has ports: `1-65535/udp` is all of it"),
         number => Ok(Services::Protocol(number)),
     })
 }

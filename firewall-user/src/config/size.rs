@@ -91,7 +91,12 @@ fn in_order(min: Option<&(u64, Value<'_>)>, max: Option<&(u64, Value<'_>)>, what
         && min > max
     {
         let message = format!("the minimum is greater than the maximum: {what} fits");
-        at_min.clash(message, at_max.span.clone(), "the maximum", "swap them, or leave one out");
+        at_min.clash(
+            message,
+            at_max.span.clone(),
+            "the maximum",
+            "raise the maximum, lower the minimum, or leave one out",
+        );
     }
 }
 
