@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: what cargo alone cannot say.
+//!
+//! In goes a command line; out come installed tools, built programs and their output. Every command that builds installs
+//! what is missing first, so each works on a fresh clone. Our own words go to stderr: stdout belongs to the program that a
+//! command runs. Nothing here decides what Portcullis does with a packet.
+
+mod apt;
+mod bench;
+mod ci;
+mod demo;
+mod process;
+mod programs;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+
+use clap::Parser;
+
+/// Tasks of this repository, each ready to run on a fresh clone
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 100)]
+enum Task {
+    /// Install what the eBPF build, the tests and the demo need
+    ///
+    /// As root on Debian by its packages, otherwise by rustup and cargo. Where neither is possible, the commands to type are
+    /// printed and the exit status is not zero. Does nothing, quickly, when nothing is missing.
+    Setup,
+    /// Show the firewall at work in network namespaces of its own
+    Demo(demo::Args),
+    /// Run every test, those that need root and network namespaces included
+    Test(test::Args),
+    /// Build the agent and start `portcullis run` as root
+    #[command(override_usage = "cargo xtask run -- --interface <IF> [ARGS]...")]
+    Run(run::Args),
+    /// Measure, beside the tools that one would use instead
+    Bench(bench::Args),
+    /// All that has to pass before a merge: format, lints, documentation, tests
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Task::parse() {
+        Task::Setup => setup::all(),
+        Task::Demo(args) => demo::demo(&args),
+        Task::Test(args) => test::test(&args),
+        Task::Run(args) => run::run(&args),
+        Task::Bench(args) => bench::bench(&args),
+        Task::Ci => ci::ci(),
+    }
+}

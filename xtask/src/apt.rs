@@ -1,0 +1,55 @@
+//! Debian's package manager, for root on a machine that has it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::{find, is_root, run_quietly, say};
+
+/// Whether packages can be installed at all.
+pub(crate) fn usable() -> bool {
+    is_root() && find("apt-get").is_some()
+}
+
+/// Whether the distribution has all of these, as far as the package lists on this machine say.
+pub(crate) fn knows(packages: &[&str]) -> bool {
+    // `show` succeeds for a purely virtual package as well; none of ours is one.
+    find("apt-cache").is_some()
+        && run_quietly(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(packages)).is_ok()
+}
+
+/// Whether they can be installed: fetches the package lists where those on this machine do not have them.
+pub(crate) fn offers(packages: &[&str]) -> bool {
+    usable() && (knows(packages) || (update().is_ok() && knows(packages)))
+}
+
+/// Installs the packages, and nothing that would remove another one.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    say(format_args!("installing {} with apt-get", packages.join(" ")));
+    // Old lists name versions that the mirror no longer has: fetch new ones, and try again.
+    if !knows(packages) || apt_get(&["install", "--no-install-recommends", "--no-remove"], packages).is_err() {
+        update()?;
+        apt_get(&["install", "--no-install-recommends", "--no-remove"], packages)?;
+    }
+    Ok(())
+}
+
+/// The command to type for the same.
+pub(crate) fn advice(packages: &[&str]) -> String {
+    format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+fn update() -> Result<()> {
+    say("fetching the package lists with apt-get update");
+    apt_get(&["update"], &[]).or_else(|_| apt_get(&["update"], &[])).context("the package lists could not be fetched")
+}
+
+fn apt_get(action: &[&str], packages: &[&str]) -> Result<()> {
+    run_quietly(
+        Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["--yes", "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=2", "-o", "Dpkg::Use-Pty=0"])
+            .args(action)
+            .args(packages),
+    )
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: builds the agent and the bench, and becomes the latter. Its stdout is the bench's alone.
+
+use anyhow::Result;
+
+use crate::{
+    process::{as_root, become_program},
+    programs::{AGENT_VARIABLE, Programs},
+    setup,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to measure
+    layer: Layer,
+    /// Print the results as JSON, and nothing else, on stdout
+    #[arg(long)]
+    json: bool,
+    /// Passed on to the bench
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Layer {
+    /// The XDP program, beside xdp-filter and nftables
+    Dmz,
+}
+
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    setup::all()?;
+    setup::peers();
+    let programs = Programs::build()?;
+    let mut bench = as_root(programs.get("bench")?)?;
+    bench.arg(match args.layer {
+        Layer::Dmz => "dmz",
+    });
+    bench.args(args.json.then_some("--json")).args(&args.args);
+    become_program(bench.env(AGENT_VARIABLE, programs.agent()?))
+}
