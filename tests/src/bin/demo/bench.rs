@@ -70,10 +70,14 @@ impl Bench {
             Echo::udp(&world.client, 53)?,
         ];
         let agent = Agent::start_with(&world, CONFIG, &LISTS)?;
-        agent.watch(Box::new(|event| println!("     event: {}", describe(event))));
         let sender = Raw::open(&world.client, INTERFACE)?;
         let witness = Raw::open(&world.host, INTERFACE)?;
         Ok(Self { agent, sessions: Vec::new(), sender, witness, _servers: (http, echoes), world })
+    }
+
+    /// Prints every event from now on.
+    pub(crate) fn show_events(&self) {
+        self.agent.watch(Box::new(|event| println!("     event: {}", describe(event))));
     }
 
     /// What runs where.

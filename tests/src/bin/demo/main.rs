@@ -20,14 +20,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::{bench::Bench, probe::Step};
 
+/// Shows what Portcullis does to good and bad traffic, in network namespaces of its own.
+///
+/// Exit status: 0 if every line is as expected, 1 if one is not, 2 if the demo could not be run.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Do not print events as they come, only the probes and the table.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
-    match run() {
+    match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -38,12 +49,15 @@ fn main() -> ExitCode {
 }
 
 /// Whether all went as expected.
-fn run() -> Result<bool> {
+fn run(arguments: &Arguments) -> Result<bool> {
     clean_up_when_interrupted()?;
     let start = Instant::now();
     println!("Making a host and a client in network namespaces, and starting Portcullis on the host's interface …");
     let mut bench = Bench::new()?;
     println!("{}\n", bench.introduction()?);
+    if !arguments.quiet {
+        bench.show_events();
+    }
     let mut lines = Vec::new();
     for step in steps() {
         if INTERRUPTED.load(Ordering::Relaxed) {
