@@ -1,0 +1,190 @@
+//! The stage of the demo: the world, the servers, the agent, and the sockets that send and bear witness.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Result, bail, ensure};
+use firewall_user::control::api::Status;
+use tests::{
+    agent::{Agent, Event},
+    netns::{INTERFACE, World},
+    raw::Raw,
+    servers::{Echo, HttpServer, Session, connect},
+};
+
+use crate::probe::Sent;
+
+/// What `cargo xtask demo` starts with. The demo edits copies of these.
+const CONFIG: &str = include_str!("../../../../demo/portcullis.toml");
+pub(crate) const DROP_LIST: &str = "lists/drop.txt";
+const LISTS: [(&str, &str); 2] = [
+    (DROP_LIST, include_str!("../../../../demo/lists/drop.txt")),
+    ("lists/watch.txt", include_str!("../../../../demo/lists/watch.txt")),
+];
+/// More than the 1500 bytes that the policy allows, so that larger packets can be sent at all.
+const MTU: u32 = 1600;
+/// How long a client waits for what does not come. Less than the first retransmission of a SYN.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// Addresses of the client beyond the link: allowed, blocked, watched, and those for the rates.
+const FAR_CLIENTS: [&str; 12] = [
+    "198.51.100.7",
+    "2001:db8:1::7",
+    "198.51.100.66",
+    "2001:db8:1::66",
+    "203.0.113.9",
+    "2001:db8:bad::9",
+    "198.19.7.7",
+    "2001:db8:7::7",
+    "198.19.1.1",
+    "2001:db8:a::1",
+    "198.19.1.2",
+    "2001:db8:b::1",
+];
+
+// Fields are dropped in this order: the agent while its host is there.
+pub(crate) struct Bench {
+    pub(crate) agent: Agent,
+    /// Of the operator, from the office.
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) sender: Raw,
+    pub(crate) witness: Raw,
+    _servers: (HttpServer, [Echo; 4]),
+    pub(crate) world: World,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Result<Self> {
+        let world = World::with_mtu(MTU)?;
+        for address in FAR_CLIENTS {
+            world.add_client_address(address.parse()?)?;
+        }
+        let http = HttpServer::start(&world.host, 80)?;
+        let echoes = [
+            Echo::tcp(&world.host, 22)?,
+            Echo::udp(&world.host, 5000)?,
+            // Servers elsewhere, that the host itself is a client of.
+            Echo::tcp(&world.client, 443)?,
+            Echo::udp(&world.client, 53)?,
+        ];
+        let agent = Agent::start_with(&world, CONFIG, &LISTS)?;
+        let sender = Raw::open(&world.client, INTERFACE)?;
+        let witness = Raw::open(&world.host, INTERFACE)?;
+        Ok(Self { agent, sessions: Vec::new(), sender, witness, _servers: (http, echoes), world })
+    }
+
+    /// Prints every event from now on.
+    pub(crate) fn show_events(&self) {
+        self.agent.watch(Box::new(|event| println!("     event: {}", describe(event))));
+    }
+
+    /// What runs where.
+    pub(crate) fn introduction(&self) -> Result<String> {
+        let status = self.agent.status()?;
+        let interfaces: Vec<String> =
+            status.interfaces.iter().map(|interface| format!("{} ({})", interface.name, interface.mode)).collect();
+        let mut text = format!(
+            "Portcullis {} guards {} in {} mode, policy generation {}, configuration {}.",
+            status.version,
+            interfaces.join(", "),
+            status.mode,
+            status.generation,
+            status.config
+        );
+        for warning in &status.warnings {
+            text.push_str("\nwarning: ");
+            text.push_str(warning);
+        }
+        Ok(text)
+    }
+
+    /// Puts raw frames on the wire.
+    pub(crate) fn send(&self, frames: Vec<Vec<u8>>) -> Result<Sent> {
+        for frame in &frames {
+            self.sender.send(frame)?;
+        }
+        Ok(Sent::Frames(frames))
+    }
+
+    /// Gets the page, from this source.
+    pub(crate) fn curl(&self, source: IpAddr, server: SocketAddr) -> Result<String> {
+        let patience = PATIENCE.as_secs_f64().to_string();
+        let url = format!("http://{server}/");
+        let output = self
+            .world
+            .client
+            .command("curl")
+            .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", &patience])
+            .args(["--interface", &source.to_string(), &url])
+            .output()?;
+        let code = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(code == "200", "HTTP {code}");
+        Ok(format!("HTTP {code}"))
+    }
+
+    pub(crate) fn ping(&self, source: IpAddr, host: IpAddr, size: usize) -> Result<String> {
+        let arguments = ["-c1", "-W1", "-s", &size.to_string(), "-I", &source.to_string(), &host.to_string()];
+        self.world.client.run("ping", &arguments)?;
+        Ok("pong".into())
+    }
+
+    /// Opens connections as fast as it can until one is not answered, from a source that is proven to be real by a first,
+    /// honest request.
+    pub(crate) fn flood(&self, source: IpAddr, server: SocketAddr, most: usize) -> Result<String> {
+        self.curl(source, server)?;
+        let source = SocketAddr::new(source, 0);
+        self.world.client.enter(|| {
+            let mut open = Vec::new();
+            for number in 1..=most {
+                match connect(source, server, PATIENCE) {
+                    Ok(stream) => {
+                        // Closed by a single RST: a ban would make the FINs come again and again.
+                        nix::sys::socket::setsockopt(
+                            &stream,
+                            nix::sys::socket::sockopt::Linger,
+                            &libc::linger { l_onoff: 1, l_linger: 0 },
+                        )?;
+                        open.push(stream);
+                    }
+                    Err(error) => bail!("connection {number}: {error}"),
+                }
+            }
+            Ok(format!("{most} connections"))
+        })
+    }
+
+    /// Changes a file as an operator would, and waits until the agent has taken it over.
+    pub(crate) fn edit(&self, name: &str, change: impl FnOnce(String) -> String) -> Result<Status> {
+        let before = self.agent.status()?;
+        self.agent.write(name, &change(self.agent.read(name)?))?;
+        let after = self.agent.wait_reload(&before)?;
+        ensure!(
+            after.reloads.failed == before.reloads.failed,
+            "the reload failed: {}",
+            after.reloads.last_error.unwrap_or_default()
+        );
+        Ok(after)
+    }
+}
+
+/// An event in one line.
+fn describe(event: &Event) -> String {
+    let end = |address: Option<IpAddr>, port: Option<u16>| match (address, port) {
+        (None, _) => "?".to_owned(),
+        (Some(address), None | Some(0)) => address.to_string(),
+        (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
+    };
+    format!(
+        "{} {:<8} {:<18} {} → {}{}{}",
+        event.time.get(11..23).unwrap_or(&event.time),
+        event.action,
+        event.reason,
+        end(event.source, event.source_port),
+        end(event.destination, event.destination_port),
+        event.by().map(|rule| format!(", by {rule}")).unwrap_or_default(),
+        if event.count > 1 { format!(", {} packets", event.count) } else { String::new() },
+    )
+}
