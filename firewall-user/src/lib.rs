@@ -3,3 +3,5 @@
 pub mod config;
 pub mod control;
 pub mod events;
+mod http;
+pub mod metrics;
