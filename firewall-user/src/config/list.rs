@@ -15,6 +15,7 @@ use super::{
     List, ListAction, MODES, Mode,
     lower::{Names, folder_path},
     prefix::{self, Family},
+    prefix_key,
     raw::{Context, Table, Value},
     read,
     report::{Problem, Source, quoted},
@@ -181,14 +182,27 @@ fn excerpt(name: &str, text: &str, start: usize, number: usize) -> (Arc<Source>,
 }
 
 /// Keeps the first of each, in order.
-fn without_duplicates(prefixes: Vec<IpNet>) -> Vec<IpNet> {
-    // Sorting beats hashing here: lists mostly come sorted already.
-    let mut ordered: Vec<(IpNet, usize)> =
-        prefixes.into_iter().enumerate().map(|(index, prefix)| (prefix, index)).collect();
+fn without_duplicates(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
+    // Sorting beats hashing here: lists mostly come sorted already. As plain numbers it is quick even where not.
+    let mut ordered: Vec<((u64, u64, u8), usize)> = prefixes
+        .iter()
+        .enumerate()
+        .map(|(index, prefix)| {
+            let (address, length) = prefix_key(prefix);
+            let (high, low) = address.halves();
+            ((high, low, length), index)
+        })
+        .collect();
     ordered.sort_unstable();
-    ordered.dedup_by_key(|(prefix, _)| *prefix);
-    ordered.sort_unstable_by_key(|(_, index)| *index);
-    ordered.into_iter().map(|(prefix, _)| prefix).collect()
+    let mut keep = vec![true; prefixes.len()];
+    for pair in ordered.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            keep[pair[1].1] = false;
+        }
+    }
+    let mut keep = keep.into_iter();
+    prefixes.retain(|_| keep.next() == Some(true));
+    prefixes
 }
 
 #[cfg(test)]
