@@ -312,6 +312,13 @@ fn errors_of_toml_come_with_the_others() {
             ],
         ),
         ("[dmz.size]\nrules = [{ max = 5", &[(3, 9, "not TOML: this is never closed", "a `]` is missing")]),
+        (
+            "[dmz.hygiene\nland = 1\n[events]\nstdout = 1",
+            &[
+                (2, 13, "not TOML: unclosed table, expected `]`", ""),
+                (5, 10, "`stdout` wants `true` or `false`, not an integer", ""),
+            ],
+        ),
         ("x", &[(2, 2, "not TOML: key with no value, expected `=`", "")]),
     ];
     for (text, expected) in cases {
