@@ -223,7 +223,7 @@ impl Source {
     pub(super) fn around(name: &str, text: &str, span: Range<usize>, number: usize) -> (Arc<Self>, Range<usize>) {
         let line = line_around(text, span.start);
         let before = (line.start > 0).then(|| line_around(text, line.start - 1));
-        let after = (line.end < text.len()).then(|| line_around(text, line.end + 1));
+        let after = (line.end + 1 < text.len()).then(|| line_around(text, line.end + 1));
         let mut shown = String::new();
         let mut push = |range: Range<usize>| {
             let end = text.floor_char_boundary(range.end.min(range.start + WIDE));

@@ -26,7 +26,7 @@ impl Syntax {
             .filter_map(|error| opening(document.get_ref(), error.span()?.start))
             .min_by_key(|(start, _)| *start);
         let end = unclosed.map_or(usize::MAX, |(start, _)| start);
-        let mut lost = vec![end..usize::MAX];
+        let mut lost = Vec::from_iter(unclosed.map(|(start, _)| start..usize::MAX));
         let mut problems: Vec<Problem> = Vec::new();
         for error in errors {
             let span = error.span().unwrap_or(0..0);
