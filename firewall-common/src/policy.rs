@@ -51,7 +51,8 @@ pub mod stage {
 pub struct Control {
     /// [`crate::ABI_VERSION`] of the agent that made the pinned maps.
     pub abi: u32,
-    pub padding: u32,
+    /// Of the last policy that went live: a new agent counts on from here.
+    pub generation: u32,
     /// Random, drawn when the maps were made: hashes of the bucket table and the sampler cannot be foreseen.
     pub seed: u64,
     /// Prefix lengths of bans in use beside /32, /64 and /128, in the 128-bit space; 0 ends each list.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod frame;
+pub mod loaded;
 pub mod netns;
 pub mod raw;
 pub mod servers;

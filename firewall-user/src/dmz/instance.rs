@@ -125,6 +125,16 @@ impl Instance {
             .expect("the object we built holds this program")
     }
 
+    /// Id of the loaded XDP program.
+    pub fn program_id(&mut self) -> Option<u32> {
+        self.xdp().info().ok().map(|info| info.id())
+    }
+
+    /// Entries in the list tables, IPv4 and IPv6.
+    pub fn list_entries(&self) -> (usize, usize) {
+        (self.lists_v4.len(), self.lists_v6.len())
+    }
+
     /// The object, for traces of aya-log.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

@@ -239,11 +239,7 @@ impl Shared {
     }
 
     pub fn slots(&self) -> Result<Slots, SharedError> {
-        let names: Vec<SlotName> = (0..u32::from(counter::MAX_RULES))
-            .map(|slot| self.slot_names.get(&slot, 0))
-            .collect::<Result<_, _>>()
-            .map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })?;
-        Ok(Slots::from_names(names.iter().map(SlotName::as_str)))
+        read_slots(&self.slot_names)
     }
 
     /// Writes the names that changed from `before` to `after`; a slot that changes hands starts at zero.
@@ -272,6 +268,17 @@ impl Shared {
         self.slot_names.set(u32::from(slot), name, 0).map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })
     }
 
+    /// The slots in the pins of `directory`.
+    pub fn slots_at(directory: &Path) -> Result<Slots, SharedError> {
+        read_slots(&typed!(directory, "SLOT_NAMES"))
+    }
+
+    /// The last generation that went live with the pins of `directory`.
+    pub fn generation_at(directory: &Path) -> Result<u32, SharedError> {
+        let control: Array<MapData, Control> = typed!(directory, "CONTROL");
+        Ok(control.get(&0, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })?.generation)
+    }
+
     /// Every ban, expired ones included. A ban set meanwhile may or may not be among them.
     pub fn all_bans(&self) -> Vec<(BanKey, Ban)> {
         self.bans.iter().filter_map(Result::ok).collect()
@@ -284,6 +291,14 @@ impl Shared {
             .map_err(|source| SharedError::Map { name: "BANS", source })?;
         Ok(map.iter().filter_map(Result::ok).collect())
     }
+}
+
+fn read_slots(map: &Array<MapData, SlotName>) -> Result<Slots, SharedError> {
+    let names: Vec<SlotName> = (0..u32::from(counter::MAX_RULES))
+        .map(|slot| map.get(&slot, 0))
+        .collect::<Result<_, _>>()
+        .map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })?;
+    Ok(Slots::from_names(names.iter().map(SlotName::as_str)))
 }
 
 /// Writes entries of a longest-prefix-match table, array and the like at once.
