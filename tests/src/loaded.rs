@@ -156,7 +156,8 @@ impl Counters {
             ]
         });
         let rules = loaded.compiled.slots.iter().map(|(name, slot)| (name.to_owned(), RULES + u32::from(slot)));
-        let counted = tallies.chain(reasons).chain(rules).map(|(name, index)| (name, self.at(index) - before.at(index)));
+        let counted =
+            tallies.chain(reasons).chain(rules).map(|(name, index)| (name, self.at(index) - before.at(index)));
         counted.filter(|(_, packets)| *packets != 0).collect()
     }
 }
@@ -206,8 +207,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Resul
         ..TestRun::default()
     };
     // SAFETY: the kernel reads the frame, and writes nothing but the attributes.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<TestRun>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<TestRun>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -34,15 +34,31 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// Why a ban is refused.
 #[derive(Debug)]
 pub enum BanError {
-    TooShort { prefix: IpNet, shortest: u8 },
+    TooShort {
+        prefix: IpNet,
+        shortest: u8,
+    },
     TooLong,
     /// It would hit this address, which must not be banned.
-    Protected { prefix: IpNet, address: IpAddr },
-    Allowed { prefix: IpNet, list: String },
+    Protected {
+        prefix: IpNet,
+        address: IpAddr,
+    },
+    Allowed {
+        prefix: IpNet,
+        list: String,
+    },
     /// Each further prefix length costs every packet a lookup.
-    Lengths { prefix: IpNet, in_use: Vec<u8> },
-    Full { capacity: u32 },
-    NotBanned { prefix: IpNet },
+    Lengths {
+        prefix: IpNet,
+        in_use: Vec<u8>,
+    },
+    Full {
+        capacity: u32,
+    },
+    NotBanned {
+        prefix: IpNet,
+    },
     Shared(SharedError),
 }
 
@@ -69,7 +85,10 @@ impl std::fmt::Display for BanError {
                 in_use.iter().map(|length| format!("/{length}")).collect::<Vec<_>>().join(", ")
             ),
             Self::Full { capacity } => {
-                write!(f, "the table of bans is full ({capacity} entries, `bans` under [dmz.tables]); nothing was evicted")
+                write!(
+                    f,
+                    "the table of bans is full ({capacity} entries, `bans` under [dmz.tables]); nothing was evicted"
+                )
             }
             Self::NotBanned { prefix } => write!(f, "{prefix} is not banned (`portcullis bans` lists what is)"),
             Self::Shared(error) => error.fmt(f),

@@ -1,14 +1,21 @@
 //! `portcullis check`: says what is wrong with a configuration, what it would do, and what it needs. Touches nothing.
 
-use std::path::Path;
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
+use anyhow::Result;
 use serde::Serialize;
 
 use super::lockout;
 use crate::{
+    cli::{BAD_INPUT, CheckArgs, show},
     config::{self, Config, ListAction, Overrides, XdpMode},
     dmz::{compile::compile, shared, slots::Slots},
     host::{interface::Interface, session},
+    paths::Paths,
 };
 
 /// What a configuration amounts to.
@@ -24,8 +31,32 @@ pub struct Checked {
     pub rates: usize,
 }
 
+pub fn check(_paths: &Paths, args: CheckArgs) -> Result<ExitCode> {
+    let (checked, report) = judge(&args.source.config, &args.source.interfaces);
+    if !checked.ok && !args.output.json {
+        eprint!("{report}");
+    } else {
+        show(args.output.json, &checked, print)?;
+    }
+    Ok(if checked.ok { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) })
+}
+
+fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    for warning in &checked.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    let memory = checked.kernel_memory.unwrap_or(0).div_ceil(1 << 20);
+    writeln!(
+        out,
+        "the configuration is good: {} prefixes, {} rates, on {}; it takes about {memory} MiB of kernel memory",
+        checked.prefixes,
+        checked.rates,
+        checked.interfaces.join(", ")
+    )
+}
+
 /// The result, and the report of errors for a person to read.
-pub fn check(path: &Path, interfaces: &[String]) -> (Checked, String) {
+fn judge(path: &Path, interfaces: &[String]) -> (Checked, String) {
     let overrides = Overrides { interfaces: interfaces.to_vec() };
     match config::load(path, &overrides) {
         Ok(config) => (accepted(&config), String::new()),

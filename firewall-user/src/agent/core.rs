@@ -41,8 +41,13 @@ pub enum CoreError {
     Shared(SharedError),
     Instance(InstanceError),
     Link(LinkError),
-    NoInterface { name: String },
-    Interface { name: String, source: std::io::Error },
+    NoInterface {
+        name: String,
+    },
+    Interface {
+        name: String,
+        source: std::io::Error,
+    },
     /// Merged packets would be judged as one.
     Merging(crate::host::interface::OffloadError),
     Sinks(SinkError),
@@ -120,28 +125,28 @@ impl Core {
     ) -> Result<Self, CoreError> {
         let interfaces = find_interfaces(&config.interfaces)?;
         let sinks = Arc::new(Sinks::open(&config.events)?);
-        let adopted = shared::adopt(&paths.bpffs, &config.dmz.tables)?;
+        let adopted = shared::adopt(&paths.pins(), &config.dmz.tables)?;
         // Maps that do not exist have no slots; those that do are opened after the instance made what was missing.
-        let slots = if adopted.existed { Shared::slots_at(&paths.bpffs)? } else { Default::default() };
-        let generation = if adopted.existed { Shared::generation_at(&paths.bpffs)? } else { 0 };
+        let slots = if adopted.existed { Shared::slots_at(&paths.pins())? } else { Default::default() };
+        let generation = if adopted.existed { Shared::generation_at(&paths.pins())? } else { 0 };
         let mut compiled = compile::compile(&config, &slots)?;
         complete(&mut compiled, &interfaces, generation + 1, trace);
-        let instance = match Instance::load(&compiled, &paths.bpffs, &config.dmz.tables, None) {
+        let instance = match Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None) {
             Ok(instance) => instance,
             Err(error) => {
                 // Nothing is attached yet, so what was made is nobody's.
                 if !adopted.existed {
-                    let _empty = std::fs::remove_dir_all(&paths.bpffs);
+                    let _empty = std::fs::remove_dir_all(&paths.pins());
                 }
                 return Err(error.into());
             }
         };
-        let mut shared = Shared::open(&paths.bpffs, random_seed())?;
+        let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
         bans::carry_over(&mut shared, &adopted.bans);
-        let before = confirm.map(|_| Before::capture(&paths.bpffs));
+        let before = confirm.map(|_| Before::capture(&paths.pins()));
         let mut core = Self {
-            links: Links::new(&paths.bpffs),
+            links: Links::new(&paths.pins()),
             names: Arc::default(),
             sinks,
             reloads: api::Reloads::default(),
@@ -176,7 +181,7 @@ impl Core {
                 None => {}
             }
             if !adopted.existed {
-                let _gone = std::fs::remove_dir_all(&core.paths.bpffs);
+                let _gone = std::fs::remove_dir_all(&core.paths.pins());
             }
             return Err(error);
         }
@@ -232,10 +237,10 @@ impl Core {
 
     fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
         let resized = config.dmz.tables != self.config.dmz.tables;
-        let adopted = shared::adopt(&self.paths.bpffs, &config.dmz.tables)?;
+        let adopted = shared::adopt(&self.paths.pins(), &config.dmz.tables)?;
         self.shared.set_slots(&self.compiled.slots, &compiled.slots)?;
         let previous = (!resized).then_some(&self.instance);
-        let loaded = Instance::load(&compiled, &self.paths.bpffs, &config.dmz.tables, previous);
+        let loaded = Instance::load(&compiled, &self.paths.pins(), &config.dmz.tables, previous);
         let next = match loaded {
             Ok(next) => next,
             Err(error) => {
@@ -245,7 +250,7 @@ impl Core {
         };
         let mut old_shared = None;
         if resized {
-            let fresh = Shared::open(&self.paths.bpffs, random_seed())?;
+            let fresh = Shared::open(&self.paths.pins(), random_seed())?;
             old_shared = Some(std::mem::replace(&mut self.shared, fresh));
             bans::carry_over(&mut self.shared, &adopted.bans);
         }
@@ -346,8 +351,10 @@ impl Core {
             let config = self.config.clone();
             return self.swap(config, compiled, &present);
         }
-        let moved: Vec<Interface> =
-            present.into_iter().filter(|interface| self.links.index_of(&interface.name) != Some(interface.index)).collect();
+        let moved: Vec<Interface> = present
+            .into_iter()
+            .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
+            .collect();
         self.attach_all(&moved)
     }
 

@@ -2,7 +2,9 @@
 
 use std::{
     fs, io,
+    io::Write,
     path::Path,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -15,7 +17,8 @@ use serde::Serialize;
 
 use super::{offloads, preflight};
 use crate::{
-    control::client,
+    cli::{DetachArgs, show},
+    control::client::Client,
     dmz::link::{detach_filter, link_pins},
     paths::Paths,
 };
@@ -31,10 +34,28 @@ pub struct Detached {
     pub warnings: Vec<String>,
 }
 
-pub fn detach(paths: &Paths) -> Result<Detached> {
+pub fn detach(paths: &Paths, args: DetachArgs) -> Result<ExitCode> {
+    show(args.output.json, &remove_everything(paths)?, print)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &mut dyn Write, detached: &Detached) -> io::Result<()> {
+    if let Some(pid) = detached.stopped_agent {
+        writeln!(out, "stopped the agent (process {pid})")?;
+    }
+    for warning in &detached.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    if detached.links == 0 && detached.maps == 0 {
+        return writeln!(out, "nothing of ours is in the kernel");
+    }
+    writeln!(out, "NOT FILTERING: detached from {} interfaces, removed {} maps", detached.links, detached.maps)
+}
+
+fn remove_everything(paths: &Paths) -> Result<Detached> {
     preflight::root()?;
     let mut detached = Detached { stopped_agent: stop_agent(paths)?, ..Detached::default() };
-    for (path, index) in link_pins(&paths.bpffs) {
+    for (path, index) in link_pins(&paths.pins()) {
         let filter = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("xdp-"));
         if filter {
             detached.links += 1;
@@ -46,18 +67,18 @@ pub fn detach(paths: &Paths) -> Result<Detached> {
         }
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
-    detached.maps = remove_pins(&paths.bpffs).with_context(|| paths.bpffs.display().to_string())?;
+    detached.maps = remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths).iter().map(ToString::to_string).collect();
     Ok(detached)
 }
 
 /// Asks a running agent to stop, and waits until it has.
 fn stop_agent(paths: &Paths) -> Result<Option<u32>> {
-    let Ok(status) = client::status(&paths.socket) else { return Ok(None) };
+    let Ok(status) = Client::new(paths.socket()).status() else { return Ok(None) };
     let pid = Pid::from_raw(i32::try_from(status.pid).context("the agent's process id")?);
     kill(pid, Signal::SIGTERM).with_context(|| format!("stopping the agent (process {pid})"))?;
     let began = Instant::now();
-    while kill(pid, None).is_ok() && paths.socket.exists() {
+    while kill(pid, None).is_ok() && paths.socket().exists() {
         if began.elapsed() > Duration::from_secs(10) {
             bail!("the agent (process {pid}) does not stop");
         }

@@ -1,9 +1,23 @@
 //! Would this policy drop the session of whoever is about to start it?
 
-use firewall_common::{counter::NO_RULE, hygiene, packet::{Headers, protocol}, policy::stage, port::{Service, flag}};
 use firewall_common::address::Addr;
+use firewall_common::{
+    counter::NO_RULE,
+    hygiene,
+    packet::{Headers, protocol},
+    policy::stage,
+    port::{Service, flag},
+};
 
-use crate::{config::{Config, Mode}, dmz::{compile::{Compiled, compile}, prefixes::Entry, slots::Slots}, host::session::Session};
+use crate::{
+    config::{Config, Mode},
+    dmz::{
+        compile::{Compiled, compile},
+        prefixes::Entry,
+        slots::Slots,
+    },
+    host::session::Session,
+};
 
 /// Why the policy would drop the session's next packet, in words; `None` if it would not. Bans are not part of a policy; see
 /// the agent's own table of them.

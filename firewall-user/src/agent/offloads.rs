@@ -33,7 +33,7 @@ fn switch_off(paths: &Paths, interface: &Interface, offload: Offload) -> Result<
         }
         // Not written, the offload stays off after `detach`: slower, not less safe.
         if let Ok(text) = serde_json::to_vec(&found) {
-            let _written = fs::create_dir_all(&paths.state).and_then(|()| fs::write(paths.offloads(), text));
+            let _written = fs::create_dir_all(paths.state()).and_then(|()| fs::write(paths.offloads(), text));
         }
     }
     Ok(())

@@ -19,7 +19,8 @@ impl Before {
     pub fn capture(directory: &Path) -> Self {
         let mut before = Self::default();
         for (path, index) in link_pins(directory) {
-            let is_link = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with("mode-"));
+            let is_link =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with("mode-"));
             if is_link && let Some((link, program)) = HeldProgram::behind_pin(&path) {
                 before.programs.push((link, program));
                 before.indices.push(index);

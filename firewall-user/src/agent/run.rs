@@ -40,7 +40,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Interfaces and addresses change in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
 
-pub fn run(paths: Paths, args: RunArgs) -> Result<ExitCode> {
+pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
     let filter = if args.trace { "info,portcullis_ebpf=debug" } else { "info" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
@@ -50,15 +50,15 @@ pub fn run(paths: Paths, args: RunArgs) -> Result<ExitCode> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
-    let overrides = Overrides { interfaces: args.interfaces.clone() };
-    let config = match config::load(&args.config, &overrides) {
+    let overrides = Overrides { interfaces: args.source.interfaces.clone() };
+    let config = match config::load(&args.source.config, &overrides) {
         Ok(config) => config,
         Err(errors) => {
             eprint!("{errors}");
             return Ok(ExitCode::from(2));
         }
     };
-    preflight::check(&paths.bpffs)?;
+    preflight::check(&paths.pins())?;
     if let Some(session) = session::current()
         && let Some(danger) = lockout::would_drop(&config, &session)
     {
@@ -68,11 +68,11 @@ pub fn run(paths: Paths, args: RunArgs) -> Result<ExitCode> {
         }
     }
     let group = control_group(config.control_group.as_deref())?;
-    let listener = control::server::bind(&paths.socket, group)?;
+    let listener = control::bind(&paths.socket(), group)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let socket = paths.socket.clone();
+    let socket = paths.socket();
     let result = runtime.block_on(async {
-        let core = Core::start(paths, args.config.clone(), overrides, config, args.trace, args.confirm);
+        let core = Core::start(paths.clone(), args.source.config.clone(), overrides, config, args.trace, args.confirm);
         let service = Service::new(core?);
         serve(service, listener, group).await
     });

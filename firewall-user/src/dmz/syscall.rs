@@ -99,8 +99,11 @@ struct GetFd {
 pub fn link_place(id: u32) -> io::Result<LinkPlace> {
     let link = by_id(BPF_LINK_GET_FD_BY_ID, id)?;
     let mut info = LinkInfo::default();
-    let mut attributes =
-        GetInfo { fd: link.as_raw_fd().cast_unsigned(), length: size_of::<LinkInfo>() as u32, info: (&raw mut info).addr() as u64 };
+    let mut attributes = GetInfo {
+        fd: link.as_raw_fd().cast_unsigned(),
+        length: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info).addr() as u64,
+    };
     // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<GetInfo>()) };
