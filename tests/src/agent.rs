@@ -26,7 +26,7 @@ use nix::{
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::netns::{INTERFACE, Namespace, World, remove_tree, unique_name};
+use crate::netns::{Namespace, World, remove_tree, unique_name};
 
 /// For the agent to attach, to stop, to reload.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -138,13 +138,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Starts the process and waits until every interface that exists has the program.
+    /// Starts the process with `more` options, and waits until every interface that exists has the program.
     pub fn launch(&mut self, more: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "it runs already");
         let mut child = self
             .command(&["run", "--config"])?
             .arg(self.config())
-            .args(["--interface", INTERFACE])
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -188,3 +188,24 @@ fn describe(event: &Event) -> String {
         if event.count > 1 { format!(", {} packets", event.count) } else { String::new() },
     )
 }
+
+#[cfg(test)]
+mod test {
+    use firewall_user::config::{self, Overrides};
+
+    use super::*;
+
+    #[test]
+    fn the_demonstration_starts_with_a_valid_policy() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("lists")).unwrap();
+        for (name, content) in LISTS.iter().chain(&[("portcullis.toml", CONFIG)]) {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
+        let config = config::load(&directory.path().join("portcullis.toml"), &Overrides::default());
+        let config = config.unwrap_or_else(|errors| panic!("{}", errors.report(false)));
+        assert_eq!(config.interfaces, [INTERFACE]);
+        assert_eq!(config.dmz.lists.len(), 3);
+        assert!(config.dmz.lists.iter().all(|list| list.prefixes.len() >= 2));
+    }
+}
