@@ -92,4 +92,6 @@ pub mod guard {
     pub const PROTECTED: u32 = 1;
     /// A /64 on the host's own link: its hosts are banned one by one.
     pub const ON_LINK: u32 = 2;
+    /// An address of this host: never the source of a packet from outside.
+    pub const OWN: u32 = 4;
 }

@@ -57,3 +57,34 @@ pub fn bounds(length: u32, min: u32, max: u32) -> Result<(), DropReason> {
         Ok(())
     }
 }
+
+/// Packets this one was on the wire, where `mtu` is the largest IP packet the wire carries. A sender with a smaller
+/// segment size sent more than that; the bytes are exact all the same.
+#[inline(always)]
+pub fn segments(headers: &Headers, mtu: u32) -> u32 {
+    if headers.length <= mtu {
+        return 1;
+    }
+    let room = mtu.saturating_sub(headers.length - headers.payload).max(1);
+    headers.payload.div_ceil(room).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_packets_count_as_they_came() {
+        let merged = Headers { length: 40 + 3 * 1460, payload: 3 * 1460, ..Headers::EMPTY };
+        assert_eq!(segments(&merged, 1500), 3);
+        let rest = Headers { length: merged.length + 1, payload: merged.payload + 1, ..merged };
+        assert_eq!(segments(&rest, 1500), 4);
+        assert_eq!(segments(&merged, u32::MAX), 1);
+        assert_eq!(segments(&Headers { length: 1500, payload: 1460, ..Headers::EMPTY }, 1500), 1);
+        let rule = SizeRule { min: 0, max: 1500, min_payload: 0, max_payload: 1460, slot: 0, monitor: 0, padding: 0 };
+        assert_eq!(rule.judge(&merged, 1500), Ok(()));
+        assert_eq!(rule.judge(&merged, u32::MAX), Err(DropReason::PacketTooLarge));
+        let tight = SizeRule { max_payload: 1459, ..rule };
+        assert_eq!(tight.judge(&merged, 1500), Err(DropReason::PayloadTooLarge));
+    }
+}

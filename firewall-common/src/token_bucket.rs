@@ -43,14 +43,26 @@ impl Limit {
         self.interval != 0
     }
 
+    /// Nanoseconds that `tokens` (`<= 65535`) take to come back.
+    #[inline(always)]
+    pub const fn cost(&self, tokens: u32) -> u64 {
+        (self.interval * tokens as u64) >> FRACTION
+    }
+
     /// Takes `tokens` (`<= 65535`) at `now`, from a bucket whose state is `tat`. Gives the new state, or `None` if they are
     /// not there: the state stays as it was. A bucket with `tat <= now` is full; so is one never used (0).
     #[inline(always)]
     pub const fn take(&self, tat: u64, now: u64, tokens: u32) -> Option<u64> {
-        let start = if tat > now { tat } else { now };
-        let next = start + ((self.interval * tokens as u64) >> FRACTION);
-        if next - now > self.tolerance { None } else { Some(next) }
+        take(tat, now, self.cost(tokens), self.tolerance)
     }
+}
+
+/// [`Limit::take`], with the limit in its two parts.
+#[inline(always)]
+pub const fn take(tat: u64, now: u64, cost: u64, tolerance: u64) -> Option<u64> {
+    let start = if tat > now { tat } else { now };
+    let next = start + cost;
+    if next - now > tolerance { None } else { Some(next) }
 }
 
 #[cfg(test)]

@@ -1,2 +1,67 @@
+//! The DMZ layer's programs: `portcullis_dmz` judges every packet that arrives on an interface (XDP), and
+//! `portcullis_egress` remembers the flows that leave through it (tc), so that replies are known as such.
+//!
+//! Decisions that need no map and no helper live in `firewall-common`, where they are tested on the host; here they are
+//! put in order (`pipeline.rs`) and given the kernel's tables.
+
 #![no_std]
 #![no_main]
+// `cmpxchg` for the token buckets, and the register hints of `frame.rs`, have no other spelling on this target.
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod ban;
+mod bucket;
+mod egress;
+mod exposure;
+mod frame;
+mod list;
+mod maps;
+mod pipeline;
+mod rate;
+mod report;
+mod size;
+mod socket;
+
+use aya_ebpf::{
+    bindings::{tcx_action_base::TCX_NEXT, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use firewall_common::packet::Headers;
+
+/// Judges a packet from outside.
+#[xdp(frags)]
+fn portcullis_dmz(ctx: XdpContext) -> u32 {
+    let mut headers = Headers::EMPTY;
+    let packet = frame::XdpFrame::new(&ctx);
+    match pipeline::judge(&packet, &mut headers) {
+        Ok(reason) => {
+            report::passed(&packet, reason);
+            xdp_action::XDP_PASS
+        }
+        Err(condemned) => {
+            report::dropped(&packet, &headers, condemned);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// Takes note of a packet that leaves; never drops one.
+#[classifier]
+fn portcullis_egress(ctx: TcContext) -> i32 {
+    egress::note(&ctx);
+    TCX_NEXT
+}
+
+/// Nothing here panics: the verifier would refuse a program in which this could be reached as a loop, and a drop is the
+/// safe side should a compiler ever reach it.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,3 +2,5 @@
 
 pub mod config;
 pub mod control;
+pub mod dmz;
+pub mod host;

@@ -1,16 +1,112 @@
 //! The configuration: one TOML file and the list files it names, read into types that can only hold what is valid.
 //!
-//! Text → raw (serde, with spans) → typed. Every error names file, line and column, and all of them come at once.
+//! Text → raw (a document in which every value knows its place) → typed. Every error names file, line and column, and all
+//! of them come at once. Nothing here touches the kernel: whether an interface or a group exists is the agent's to find out.
+
+mod list;
+mod lower;
+mod prefix;
+mod rate;
+mod raw;
+mod report;
+mod services;
+mod size;
+mod syntax;
+#[cfg(test)]
+mod tests;
+pub mod units;
 
 use std::{
+    fs::File,
+    io::Read as _,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use firewall_common::{address::Addr, packet::protocol, port::Service, token_bucket::Limit};
 use ipnet::IpNet;
+use toml::de::DeTable;
+
+use report::Source;
+pub use report::{Errors, Invalid, Problem};
+use syntax::Syntax;
+
+/// Largest configuration file, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// What the command line says instead of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Not empty: replaces [`Config::interfaces`].
+    pub interfaces: Vec<String>,
+}
+
+/// Reads the configuration at `path` and the list files it names.
+///
+/// # Errors
+/// Everything that is wrong with any of these files, at once.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
+    let name = path.display().to_string();
+    let whole_file = |text: &str, message: String| Problem::new(&Source::new(&*name, text), 0..0, message);
+    let bytes = match read(path, MAX_FILE) {
+        Ok(bytes) => bytes,
+        Err(cause) => return Err(Errors::new(vec![whole_file("", format!("cannot read the configuration: {cause}"))])),
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let source = Source::new(&*name, &String::from_utf8_lossy(error.as_bytes()));
+            return Err(Errors::new(vec![Problem::new(
+                &source,
+                valid..valid + 1,
+                "the configuration is not UTF-8 here",
+            )]));
+        }
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new(""));
+    parse(&name, text, folder, vec![file], overrides)
+}
+
+/// Reads `text`, which is the file `name`; its relative paths start at `folder`. `files` holds its own path.
+fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: &Overrides) -> Result<Config, Errors> {
+    let source = Source::new(name, text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    let syntax = Syntax::new(&source, &document, &syntax);
+    let context = raw::Context::new(source.clone(), !syntax.problems.is_empty());
+    let config = lower::lower(raw::Table::root(document.get_ref(), &context), folder, files, overrides);
+    let mut problems = context.into_problems();
+    problems.retain(|problem| !problem.is_in(&source) || syntax.trusts(problem));
+    problems.extend(syntax.problems);
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    // Those of list files stay behind, in the order they were read.
+    problems.sort_by_key(|problem| if problem.is_in(&source) { (0, problem.offset()) } else { (1, 0) });
+    Err(Errors::new(problems))
+}
+
+/// The bytes of a file, unless there are more than `limit`; otherwise why not.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let about = file.metadata().map_err(|error| error.to_string())?;
+    if about.is_dir() {
+        return Err("it is a directory".to_owned());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(about.len().min(limit)).unwrap_or(0));
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("it is larger than {}", units::format_size(limit)));
+    }
+    Ok(bytes)
+}
+
+/// The words for [`Mode`].
+const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 
 /// A configuration without errors.
 #[derive(Clone, Debug)]

@@ -1,0 +1,151 @@
+//! The stages in order. Each gives a verdict; the first against the packet ends it, unless it only monitors.
+
+use firewall_common::{
+    counter::{NO_RULE, Tally},
+    hygiene::{self, Control, check},
+    packet::{Fragment, Headers, Network, parse, protocol},
+    policy::stage,
+    port::{PortPolicy, Service, flag},
+    verdict::{Condemned, DropReason, PassReason},
+};
+
+use crate::{
+    ban, exposure,
+    frame::XdpFrame,
+    list,
+    maps::{GUARDED, PORTS, has_stage, monitored, policy},
+    rate, report, size,
+};
+
+/// Judges a packet; `headers` holds what was read of it, whatever the verdict.
+#[inline(always)]
+pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<PassReason, Condemned> {
+    // 1. Parse. What cannot be read cannot be judged: in monitor mode it passes.
+    match parse(packet, headers) {
+        Ok(Network::Ip) => {}
+        Ok(Network::Other) => return Ok(PassReason::NonIp),
+        Err(reason) => {
+            return settle(packet, headers, reason, NO_RULE, monitored(0)).map(|()| PassReason::Judged);
+        }
+    }
+    let headers = &*headers;
+
+    // 2–4. Lists and bans. Neighbour discovery comes from the link itself, and whoever bans its sender would lose the
+    // link's other hosts, too.
+    let control = hygiene::control(headers);
+    let allowed = if control == Some(Control::NeighbourDiscovery) { false } else { identity(packet, headers)? };
+
+    // 5. Hygiene.
+    if has_stage(stage::HYGIENE) {
+        let verdict = hygiene::judge(headers, policy!(hygiene)).and_then(|()| own_source(headers));
+        if let Err(reason) = verdict {
+            settle(packet, headers, reason, NO_RULE, monitored(stage::HYGIENE))?;
+        }
+    }
+
+    // 6. Size.
+    let service = Service::of(headers).index();
+    let port = PORTS.get(service).copied().unwrap_or_default();
+    let segments = size::judge(packet, headers, port)?;
+
+    // 7. Exposure, and UDP reflection, which replies are exempt from.
+    reachable(packet, headers, port, control, allowed)?;
+
+    // 8. Rates.
+    rate::judge(packet, headers, &rate::Subject { service, port, segments, control, allowed })?;
+    Ok(PassReason::Judged)
+}
+
+/// A verdict against the packet: final if enforced, only reported if not.
+#[inline(always)]
+pub(crate) fn settle(
+    packet: &XdpFrame<'_>,
+    headers: &Headers,
+    reason: DropReason,
+    rule: u16,
+    monitor: bool,
+) -> Result<(), Condemned> {
+    let condemned = Condemned { reason, rule, monitor };
+    if monitor {
+        report::monitored(packet, headers, condemned);
+        Ok(())
+    } else {
+        Err(condemned)
+    }
+}
+
+/// Judges the source by lists and bans; `Ok(true)` if an allow list names it.
+#[inline(always)]
+fn identity(packet: &XdpFrame<'_>, headers: &Headers) -> Result<bool, Condemned> {
+    if let Some(entry) = list::find(headers) {
+        if entry.allow != NO_RULE {
+            report::tally(Tally::Allowed, headers.length);
+            report::rule(entry.allow, headers.length);
+            return Ok(true);
+        }
+        if entry.monitor != NO_RULE {
+            settle(packet, headers, DropReason::BlockList, entry.monitor, true)?;
+        }
+        if entry.block != NO_RULE {
+            settle(packet, headers, DropReason::BlockList, entry.block, monitored(0))?;
+        }
+    }
+    if let Some(rule) = ban::find(headers) {
+        settle(packet, headers, DropReason::Ban, rule, monitored(0))?;
+    }
+    Ok(false)
+}
+
+/// Refuses the host's own addresses as source.
+#[inline(always)]
+fn own_source(headers: &Headers) -> Result<(), DropReason> {
+    if policy!(hygiene) & check::OWN_SOURCE == 0 {
+        return Ok(());
+    }
+    let key = firewall_common::ban::BanKey::host(headers.source);
+    // SAFETY: the value is a word that only the agent writes, whole.
+    let guard = unsafe { GUARDED.get(key) }.copied().unwrap_or(0);
+    if guard & firewall_common::ban::guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
+}
+
+/// Judges whether the packet goes where something exists for the outside.
+#[inline(always)]
+fn reachable(
+    packet: &XdpFrame<'_>,
+    headers: &Headers,
+    port: PortPolicy,
+    control: Option<Control>,
+    allowed: bool,
+) -> Result<(), Condemned> {
+    // Later fragments have no ports; without their first fragment the stack drops them.
+    if headers.fragment == Fragment::Later {
+        return Ok(());
+    }
+    let hidden = has_stage(stage::EXPOSURE) && port.flags & flag::EXPOSED == 0 && !allowed && control.is_none();
+    let reflected = has_stage(stage::HYGIENE)
+        && policy!(hygiene) & check::REFLECTION != 0
+        && headers.protocol == protocol::UDP
+        && from_reflector(headers, port);
+    if !hidden && !reflected {
+        return Ok(());
+    }
+    if exposure::is_reply(packet, headers) {
+        return Ok(());
+    }
+    if hidden {
+        settle(packet, headers, DropReason::NotExposed, NO_RULE, monitored(stage::EXPOSURE))?;
+    }
+    if reflected {
+        settle(packet, headers, DropReason::Reflection, NO_RULE, monitored(stage::HYGIENE))?;
+    }
+    Ok(())
+}
+
+/// Whether a UDP packet comes from a port known for reflection. Servers of the same service talk port to port (NTP peers,
+/// resolvers): that passes where the port is exposed by name.
+#[inline(always)]
+fn from_reflector(headers: &Headers, port: PortPolicy) -> bool {
+    let peers = headers.source_port == headers.destination_port && port.flags & flag::SERVED != 0;
+    let source = PORTS.get(Service::Udp(headers.source_port).index()).copied().unwrap_or_default();
+    source.flags & flag::REFLECTS != 0 && !peers
+}

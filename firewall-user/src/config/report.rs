@@ -1,0 +1,343 @@
+//! What is wrong with a configuration, and how it is shown.
+//!
+//! In: a source text, a place in it, a message. Out: [`Errors`], as a report for people or as values for `--json`. All
+//! text of a file is made harmless for terminals before it is shown: list files come from strangers.
+
+use std::{fmt, io::IsTerminal as _, ops::Range, sync::Arc};
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
+    SourceSpan, SpanContents,
+};
+use serde::Serialize;
+
+/// Why a text is not what it should be, without its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Invalid {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, " ({help})"))
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Everything that is wrong with a configuration; never empty.
+#[derive(Clone, Debug)]
+pub struct Errors {
+    problems: Vec<Problem>,
+}
+
+impl Errors {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        debug_assert!(!problems.is_empty(), "no errors at all");
+        Self { problems }
+    }
+
+    /// In order: the configuration file's by place, then each list file's.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// How many errors there are, those of long list files that are counted but not shown included.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.problems.iter().map(|problem| problem.count).sum()
+    }
+
+    /// The report for people: each problem with its place, the lines around it and what to do.
+    pub fn report(&self, colour: bool) -> String {
+        let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler =
+            GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false).with_break_words(false);
+        let mut report = String::new();
+        for problem in &self.problems {
+            // Writing to a string cannot fail, but reading a snippet can; the message must be seen all the same.
+            if handler.render_report(&mut report, problem).is_err() {
+                report.push_str(&format!("  × {problem}\n"));
+            }
+            report.push('\n');
+        }
+        let count = self.len();
+        report.push_str(&format!("{count} {}\n", if count == 1 { "error" } else { "errors" }));
+        report
+    }
+}
+
+/// The report, in colour if standard error is a terminal and `NO_COLOR` is not set.
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colour =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        f.write_str(&self.report(colour))
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// One error and its place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    /// Path as given, or as put together from the configuration's folder.
+    pub file: String,
+    /// Counts from 1. An error of the file as a whole is at 1:1.
+    pub line: usize,
+    /// In characters, counts from 1.
+    pub column: usize,
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+    #[serde(skip)]
+    source: Arc<Source>,
+    #[serde(skip)]
+    span: Range<usize>,
+    /// Another place that has to do with it, and what it is.
+    #[serde(skip)]
+    also: Option<(Range<usize>, String)>,
+    /// Errors this one stands for.
+    #[serde(skip)]
+    count: usize,
+}
+
+impl Problem {
+    /// A problem at the bytes `span` of `source`. A span over several lines shrinks to the first.
+    pub(super) fn new(source: &Arc<Source>, span: Range<usize>, message: impl Into<String>) -> Self {
+        let span = source.clamp(span);
+        let (line, column) = source.position(span.start);
+        Self {
+            file: source.name.clone(),
+            line,
+            column,
+            message: harmless(&message.into()),
+            help: None,
+            source: source.clone(),
+            span,
+            also: None,
+            count: 1,
+        }
+    }
+
+    pub(super) fn from_invalid(source: &Arc<Source>, span: Range<usize>, invalid: Invalid) -> Self {
+        Self::new(source, span, invalid.message).help(invalid.help)
+    }
+
+    pub(super) fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        self.help = help.into().map(|help| harmless(&help));
+        self
+    }
+
+    pub(super) fn also(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
+        self.also = Some((self.source.clamp(span), label.into()));
+        self
+    }
+
+    pub(super) fn count(mut self, count: usize) -> Self {
+        self.count = count;
+        self
+    }
+
+    pub(super) fn is_in(&self, source: &Arc<Source>) -> bool {
+        Arc::ptr_eq(&self.source, source)
+    }
+
+    /// Where it is in its file, for sorting.
+    pub(super) fn offset(&self) -> usize {
+        self.span.start
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&*self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let place = LabeledSpan::new_primary_with_span(None, self.span.clone());
+        let also =
+            self.also.as_ref().map(|(span, label)| LabeledSpan::new_with_span(Some(label.clone()), span.clone()));
+        Some(Box::new([place].into_iter().chain(also)))
+    }
+}
+
+/// A text that problems point into, or an excerpt of one.
+pub(super) struct Source {
+    name: String,
+    /// Not empty. Byte for byte as long as the original, but harmless.
+    text: String,
+    /// Number of the first line of `text`.
+    first_line: usize,
+}
+
+impl Source {
+    pub(super) fn new(name: impl Into<String>, text: &str) -> Arc<Self> {
+        Self::excerpt(name, text, 1)
+    }
+
+    /// `text` begins at line `first_line` of the file.
+    pub(super) fn excerpt(name: impl Into<String>, text: &str, first_line: usize) -> Arc<Self> {
+        let text = if text.is_empty() { "\n".to_owned() } else { harmless(text) };
+        Arc::new(Self { name: harmless(&name.into()), text, first_line })
+    }
+
+    /// `span` within its first line and on character boundaries. The end of the text belongs to its last line.
+    fn clamp(&self, span: Range<usize>) -> Range<usize> {
+        let text = &self.text;
+        let end_of_text = text.strip_suffix('\n').unwrap_or(text).len();
+        let start = text.floor_char_boundary(span.start.min(end_of_text));
+        let line_end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+        let end = text.ceil_char_boundary(span.end.clamp(start, line_end)).min(line_end);
+        start..end
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.first_line + before.bytes().filter(|byte| *byte == b'\n').count();
+        (line, before[line_start..].chars().count() + 1)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Unlike miette's own, this one counts columns in characters and knows of excerpts.
+impl SourceCode for Source {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        lines_before: usize,
+        lines_after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let text = &self.text;
+        let (offset, end) = (span.offset(), span.offset() + span.len());
+        if end > text.len() || !text.is_char_boundary(offset) || !text.is_char_boundary(end) {
+            return Err(MietteError::OutOfBounds);
+        }
+        let (line, column) = self.position(offset);
+        // With no lines around it, miette wants the place of the span itself.
+        let column = if lines_before == 0 { column - 1 } else { 0 };
+        let start = if lines_before == 0 {
+            offset
+        } else {
+            let lines = text[..offset].rmatch_indices('\n').nth(lines_before);
+            lines.map_or(0, |(newline, _)| newline + 1)
+        };
+        let stop =
+            text[end..].match_indices('\n').nth(lines_after).map_or(text.len(), |(newline, _)| end + newline + 1);
+        let data = &text[start..stop];
+        let line = line - data[..offset - start].matches('\n').count();
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.clone(),
+            data.as_bytes(),
+            (start, data.len()).into(),
+            line - 1,
+            column,
+            data.lines().count(),
+        )))
+    }
+}
+
+/// `text`, quoted for a message, and shortened if it is long.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => format!("`{text}`"),
+    }
+}
+
+/// `text` without what a terminal would obey (control characters) or what would change the order it is read in
+/// (Unicode bidirectional formatting). Byte offsets stay.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|char| match char {
+            '\n' | '\t' => char,
+            '\r' => ' ',
+            _ if char.is_ascii_control() => '?',
+            _ if char.is_control() => '\u{b7}',
+            '\u{61c}' => '\u{b7}',
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            _ => char,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harmless_keeps_offsets() {
+        let text = "a\u{1b}[31m\u{9b}x\u{202e}y\r\n\u{61c}ü\t";
+        let safe = harmless(text);
+        assert_eq!(safe.len(), text.len());
+        assert_eq!(safe, "a?[31m\u{b7}x\u{fffd}y \n\u{b7}ü\t");
+    }
+
+    #[test]
+    fn places_count_characters() {
+        let source = Source::new("file", "one\nübér = 5\nthree");
+        let at = source.text.find('5').unwrap();
+        let problem = Problem::new(&source, at..at + 1, "no");
+        assert_eq!((problem.line, problem.column), (2, 8));
+        let report = Errors::new(vec![problem]).report(false);
+        assert!(report.contains("[file:2:8]"), "{report}");
+        assert!(report.contains("1 error\n"), "{report}");
+    }
+
+    #[test]
+    fn places_survive_every_span() {
+        for text in ["", "\n", "a", "a\n", "ü\nü\n", "a\n\nb", "\n\n"] {
+            let source = Source::new("file", text);
+            for start in 0..8 {
+                for end in start..8 {
+                    let errors = Errors::new(vec![Problem::new(&source, start..end, "no").also(0..1, "here")]);
+                    let report = errors.report(false);
+                    assert!(report.contains("[file:"), "{text:?} {start}..{end}: {report}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_excerpt_keeps_its_line_numbers() {
+        let source = Source::excerpt("list", "first\nsecond\nthird\n", 499_999);
+        let problem = Problem::new(&source, 6..12, "bad").help("good".to_owned());
+        assert_eq!((problem.line, problem.column), (500_000, 1));
+        let report = Errors::new(vec![problem]).report(false);
+        for part in ["[list:500000:1]", "499999 │ first", "500000 │ second", "500001 │ third", "help: good"] {
+            assert!(report.contains(part), "{part} in {report}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Errors of TOML itself.
+//!
+//! In: what the parser complained of, and the document it recovered. Out: one problem a line, and how far the recovered
+//! document can be trusted, so that its other errors are shown as well, but none that is only a consequence.
+
+use std::{ops::Range, sync::Arc};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Error},
+};
+
+use super::report::{Problem, Source};
+
+pub(super) struct Syntax {
+    pub(super) problems: Vec<Problem>,
+    /// From this byte on the document is not what was meant.
+    lost: usize,
+}
+
+impl Syntax {
+    pub(super) fn new(source: &Arc<Source>, document: &Spanned<DeTable<'_>>, errors: &[Error]) -> Self {
+        let unclosed = errors
+            .iter()
+            .filter(|error| ["unclosed array,", "unclosed inline"].iter().any(|text| error.message().starts_with(text)))
+            .filter_map(|error| opening(document.get_ref(), error.span()?.start))
+            .min_by_key(|(start, _)| *start);
+        let lost = unclosed.map_or(usize::MAX, |(start, _)| start);
+        let mut problems: Vec<Problem> = Vec::new();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let problem = Problem::new(source, span.clone(), format!("not TOML: {}", error.message()));
+            if span.start < lost && problems.iter().all(|earlier| earlier.line != problem.line) {
+                problems.push(problem);
+            }
+        }
+        if let Some((start, closing)) = unclosed {
+            let problem = Problem::new(source, start..start + 1, "not TOML: this is never closed");
+            problems.push(problem.help(format!("a `{closing}` is missing somewhere behind it")));
+        }
+        Self { problems, lost }
+    }
+
+    /// Whether a problem of the recovered document is one of the text, too: what the parser made of a line that it did
+    /// not understand deserves no further complaint.
+    pub(super) fn trusts(&self, problem: &Problem) -> bool {
+        problem.offset() < self.lost && self.problems.iter().all(|error| error.line != problem.line)
+    }
+}
+
+/// Where the outermost array or inline table begins that is still open at `end`, and what would close it.
+fn opening(table: &DeTable<'_>, end: usize) -> Option<(usize, char)> {
+    table.iter().find_map(|(_, value)| opening_value(value, end))
+}
+
+fn opening_value(value: &Spanned<DeValue<'_>>, end: usize) -> Option<(usize, char)> {
+    let Range { start, end: stop } = value.span();
+    let open = start < end && end <= stop;
+    match value.get_ref() {
+        DeValue::Array(_) if open => Some((start, ']')),
+        DeValue::Table(_) if open => Some((start, '}')),
+        DeValue::Array(array) => array.iter().find_map(|item| opening_value(item, end)),
+        DeValue::Table(table) => opening(table, end),
+        _ => None,
+    }
+}

@@ -1,0 +1,419 @@
+//! Attachment of instances to interfaces: a link of XDP for what arrives and, where the policy asks about flows, one of tc
+//! for what leaves. A reload swaps the program behind a link atomically; no packet passes in between.
+//!
+//! With `on_agent_exit = "keep"` links are pinned, and outlive the agent. The link holds the program, the program its maps:
+//! nothing else needs a pin to stay.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
+    links::{FdLink, PinnedLink},
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    xdp::XdpLink,
+};
+
+use super::{
+    instance::Instance,
+    syscall::{LinkPlace, link_place},
+};
+use crate::{
+    config::{OnAgentExit, XdpMode},
+    host::interface::Interface,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Native,
+    Generic,
+}
+
+impl Mode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum LinkError {
+    NotEthernet {
+        interface: String,
+        hardware: u16,
+    },
+    /// Another XDP program is attached there.
+    Occupied {
+        interface: String,
+    },
+    Attach {
+        interface: String,
+        mode: &'static str,
+        source: ProgramError,
+    },
+    Egress {
+        interface: String,
+        source: ProgramError,
+    },
+    Pin {
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl std::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotEthernet { interface, hardware } => write!(
+                f,
+                "{interface} is no Ethernet interface (hardware type {hardware}): its packets have no Ethernet header"
+            ),
+            Self::Occupied { interface } => write!(
+                f,
+                "another XDP program is attached to {interface}; `ip link show {interface}` names it, and it stays as it is"
+            ),
+            Self::Attach { interface, mode, source } => {
+                write!(f, "{interface}: the program cannot be attached in {mode} mode: {}", cause(source))
+            }
+            Self::Egress { interface, source } => {
+                write!(f, "{interface}: the program that tracks flows cannot be attached: {}", cause(source))
+            }
+            Self::Pin { path, source } => write!(f, "{}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for LinkError {}
+
+/// The innermost cause, which says what the kernel said.
+fn cause(error: &ProgramError) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut error: &dyn std::error::Error = error;
+    loop {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        error = error.source()?;
+    }
+}
+
+/// A link that we hold, pinned or not.
+enum Held {
+    Pinned(PathBuf),
+    Own(FdLink),
+    /// A tc filter: kernels before 6.6 have no links for it. The kernel keeps it whatever happens to us.
+    Filter,
+}
+
+struct Attached {
+    interface: Interface,
+    mode: Mode,
+    xdp: Held,
+    egress: Option<Held>,
+}
+
+/// The interfaces we run on.
+pub struct Links {
+    directory: PathBuf,
+    attached: BTreeMap<String, Attached>,
+}
+
+/// tc filters are told apart by priority and handle; these are ours.
+const FILTER_PRIORITY: u16 = 0x9c15;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+impl Links {
+    /// `directory` lies in bpffs and exists.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), attached: BTreeMap::new() }
+    }
+
+    /// Makes `instance` judge the packets of `interface`: by swapping the program behind a link that is there, ours or of
+    /// an agent before us, or else by a new link. An interface that came anew under its old name gets a new one.
+    pub fn attach(
+        &mut self,
+        instance: &mut Instance,
+        interface: &Interface,
+        wanted: XdpMode,
+        exit: OnAgentExit,
+        egress: bool,
+    ) -> Result<Mode, LinkError> {
+        if !interface.is_ethernet() {
+            return Err(LinkError::NotEthernet { interface: interface.name.clone(), hardware: interface.hardware });
+        }
+        let before = self.attached.remove(&interface.name).filter(|before| before.interface.index == interface.index);
+        let (held_xdp, held_egress, known) = match before {
+            Some(before) => (Some(before.xdp), before.egress, Some(before.mode)),
+            None => (None, None, None),
+        };
+        // Flows are noted before anything asks about them.
+        let egress = if egress {
+            Some(self.attach_egress(instance.egress(), interface, held_egress, exit)?)
+        } else {
+            self.remove_egress(interface, held_egress);
+            None
+        };
+        let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, exit)?;
+        self.attached.insert(interface.name.clone(), Attached { interface: interface.clone(), mode, xdp, egress });
+        Ok(mode)
+    }
+
+    fn attach_xdp(
+        &self,
+        program: &mut Xdp,
+        interface: &Interface,
+        held: Option<Held>,
+        known: Option<Mode>,
+        wanted: XdpMode,
+        exit: OnAgentExit,
+    ) -> Result<(Held, Mode), LinkError> {
+        let path = self.directory.join(format!("xdp-{}", interface.index));
+        let marker = |mode: Mode| self.directory.join(format!("mode-{}-{}", mode.name(), interface.index));
+        let known = known.or_else(|| {
+            // The kernel does not tell a link's mode; a pin of the same link under this name does.
+            [Mode::Native, Mode::Generic].into_iter().find(|mode| marker(*mode).exists())
+        });
+        let fits = match (known, wanted) {
+            (Some(Mode::Native), XdpMode::Generic) | (Some(Mode::Generic), XdpMode::Native) => false,
+            (Some(_), _) => true,
+            (None, _) => false,
+        };
+        let held = held_fd(held, &path).filter(|link| is_at(link, interface));
+        if let (Some(link), Some(mode), true) = (held, known, fits)
+            && let Ok(link) = XdpLink::try_from(link)
+            && let Ok(id) = program.attach_to_link(link)
+            && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
+        {
+            return Ok((self.keep(link, &path, Some(&marker(mode)), exit)?, mode));
+        }
+        // No link, a stale one, or one in the wrong mode.
+        for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
+            remove(stale)?;
+        }
+        let modes: &[(Mode, AyaMode)] = match wanted {
+            XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
+            XdpMode::Generic => &[(Mode::Generic, AyaMode::Skb)],
+            XdpMode::Auto => &[(Mode::Native, AyaMode::Driver), (Mode::Generic, AyaMode::Skb)],
+        };
+        let mut refused = None;
+        for (mode, flags) in modes {
+            match program.attach_to_if_index(interface.index, *flags) {
+                Ok(id) => {
+                    // What the netlink fallback of old kernels attaches is no link, and ends with us.
+                    let link = program.take_link(id).and_then(|link| {
+                        FdLink::try_from(link).map_err(|_| io::Error::other("this kernel has no XDP links").into())
+                    });
+                    let link = link.map_err(|source| LinkError::Attach {
+                        interface: interface.name.clone(),
+                        mode: mode.name(),
+                        source,
+                    })?;
+                    return Ok((self.keep(link, &path, Some(&marker(*mode)), exit)?, *mode));
+                }
+                Err(source) if matches!(errno(&source), Some(libc::EBUSY | libc::EEXIST)) => {
+                    return Err(LinkError::Occupied { interface: interface.name.clone() });
+                }
+                Err(source) => {
+                    refused.get_or_insert(LinkError::Attach {
+                        interface: interface.name.clone(),
+                        mode: mode.name(),
+                        source,
+                    });
+                }
+            }
+        }
+        Err(refused.expect("there is at least one mode to try"))
+    }
+
+    fn attach_egress(
+        &self,
+        program: &mut SchedClassifier,
+        interface: &Interface,
+        held: Option<Held>,
+        exit: OnAgentExit,
+    ) -> Result<Held, LinkError> {
+        let failed = |source| LinkError::Egress { interface: interface.name.clone(), source };
+        let path = self.directory.join(format!("egress-{}", interface.index));
+        if !has_tcx() {
+            return attach_filter(program, interface).map_err(failed);
+        }
+        if let Some(link) = held_fd(held, &path).filter(|link| is_at(link, interface))
+            && let Ok(link) = SchedClassifierLink::try_from(link)
+            && let Ok(id) = program.attach_to_link(link)
+            && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
+        {
+            return self.keep(link, &path, None, exit);
+        }
+        remove(&path)?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(&interface.name, TcAttachType::Egress, order).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        let link = FdLink::try_from(link).map_err(|error| failed(io::Error::other(error.to_string()).into()))?;
+        self.keep(link, &path, None, exit)
+    }
+
+    fn remove_egress(&self, interface: &Interface, held: Option<Held>) {
+        if let Some(Held::Filter) = held {
+            detach_filter(&interface.name);
+        }
+        let _absent = fs::remove_file(self.directory.join(format!("egress-{}", interface.index)));
+    }
+
+    /// Pins the link, and as `marker` once more, or keeps it open, as `exit` says.
+    fn keep(&self, link: FdLink, path: &Path, marker: Option<&Path>, exit: OnAgentExit) -> Result<Held, LinkError> {
+        match exit {
+            OnAgentExit::Keep => {
+                let pin = |link: FdLink, path: &Path| -> Result<FdLink, LinkError> {
+                    // The pin of a link that was only updated stays untouched: at no moment may it be missing.
+                    let id = |link: &FdLink| link.info().ok().map(|info| info.id());
+                    let pinned = PinnedLink::from_pin(path).ok().map(FdLink::from);
+                    if pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(&link)) {
+                        return Ok(link);
+                    }
+                    remove(path)?;
+                    let failed = |error: &dyn std::error::Error| LinkError::Pin {
+                        path: path.to_owned(),
+                        source: io::Error::other(error.to_string()),
+                    };
+                    link.pin(path).map_err(|error| failed(&error))?;
+                    PinnedLink::from_pin(path).map(FdLink::from).map_err(|error| failed(&error))
+                };
+                let link = match marker {
+                    Some(marker) => pin(link, marker)?,
+                    None => link,
+                };
+                pin(link, path)?;
+                Ok(Held::Pinned(path.to_owned()))
+            }
+            OnAgentExit::Detach => {
+                remove(path)?;
+                if let Some(marker) = marker {
+                    remove(marker)?;
+                }
+                Ok(Held::Own(link))
+            }
+        }
+    }
+
+    /// Lets go of every interface that `keep` does not name, those that an agent before us left behind included.
+    pub fn detach_others(&mut self, keep: &[u32]) {
+        self.attached.retain(|name, attached| {
+            let stays = keep.contains(&attached.interface.index);
+            if !stays && let Some(Held::Filter) = attached.egress {
+                detach_filter(name);
+            }
+            stays
+        });
+        for (path, index) in link_pins(&self.directory) {
+            if !keep.contains(&index) {
+                let _gone = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// How the interface is attached, and whether the kernel confirms it: that our program is the one behind the link, and
+    /// the link where it should be. `None` if it never was.
+    pub fn state(&self, name: &str, program: u32) -> Option<(Mode, bool, bool)> {
+        let attached = self.attached.get(name)?;
+        let xdp = place(&attached.xdp)
+            .is_some_and(|place| place.program == program && place.interface == attached.interface.index);
+        let egress = attached.egress.as_ref().is_some_and(|held| match held {
+            Held::Filter => true,
+            held => place(held).is_some_and(|place| place.interface == attached.interface.index),
+        });
+        Some((attached.mode, xdp, egress))
+    }
+
+    /// Index of the interface that we are attached to under this name.
+    pub fn index_of(&self, name: &str) -> Option<u32> {
+        self.attached.get(name).map(|attached| attached.interface.index)
+    }
+}
+
+/// Paths of our link pins in `directory`, each with the interface's index.
+pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let pin = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let prefixes = ["xdp-", "egress-", "mode-native-", "mode-generic-"];
+        let index = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?.parse().ok()?;
+        Some((path, index))
+    };
+    entries.filter_map(Result::ok).filter_map(|entry| pin(entry.path())).collect()
+}
+
+fn remove(path: &Path) -> Result<(), LinkError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LinkError::Pin { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The link we hold, or that is pinned at `path`.
+fn held_fd(held: Option<Held>, path: &Path) -> Option<FdLink> {
+    match held {
+        Some(Held::Own(link)) => Some(link),
+        Some(Held::Pinned(_)) | None => PinnedLink::from_pin(path).ok().map(FdLink::from),
+        Some(Held::Filter) => None,
+    }
+}
+
+fn is_at(link: &FdLink, interface: &Interface) -> bool {
+    place_of(link).is_some_and(|place| place.interface == interface.index)
+}
+
+fn place(held: &Held) -> Option<LinkPlace> {
+    match held {
+        Held::Pinned(path) => place_of(&FdLink::from(PinnedLink::from_pin(path).ok()?)),
+        Held::Own(link) => place_of(link),
+        Held::Filter => None,
+    }
+}
+
+fn place_of(link: &FdLink) -> Option<LinkPlace> {
+    link_place(link.info().ok()?.id()).ok()
+}
+
+/// Links for tc came with Linux 6.6.
+fn has_tcx() -> bool {
+    aya::util::KernelVersion::current().is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0))
+}
+
+/// Replaces our filter, or adds it.
+fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result<Held, ProgramError> {
+    // It says so if it is there already.
+    let _exists = qdisc_add_clsact(&interface.name);
+    let ours =
+        SchedClassifierLink::attached(&interface.name, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None);
+    let replaced = ours.map_err(ProgramError::from).and_then(|link| program.attach_to_link(link));
+    let id = replaced.or_else(|_| {
+        let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+        program.attach_with_options(&interface.name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+    })?;
+    // Dropped, it would be detached; the kernel is to keep it.
+    std::mem::forget(program.take_link(id)?);
+    Ok(Held::Filter)
+}
+
+/// Removes our filter from an interface, if it is there.
+pub fn detach_filter(interface: &str) {
+    if let Ok(link) =
+        SchedClassifierLink::attached(interface, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None)
+    {
+        drop(link);
+    }
+}

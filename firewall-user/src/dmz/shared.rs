@@ -1,0 +1,295 @@
+//! The maps that every instance of the program shares and that outlive the agent: pinned in a directory of bpffs.
+//!
+//! They are made by the first instance that is loaded, and adopted by all later ones, after a check that they are ours:
+//! same ABI version, same shapes. A table whose configured size changed is made anew; bans are carried over, buckets and
+//! flows are not (buckets start full, replies of flows before are found by socket lookup).
+
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues, RingBuf};
+use firewall_common::{
+    ABI_VERSION,
+    ban::{Ban, BanKey},
+    counter::{self, Counter, SlotName},
+    event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
+    flow::FlowKey,
+    policy::{Control, Interface},
+    rate::BucketSet,
+};
+
+use super::{compile::bucket_sets, slots::Slots, syscall};
+use crate::config::Tables;
+
+/// Bytes of the ring of events.
+const EVENT_BYTES: u32 = 1 << 20;
+/// Prefixes with a meaning of their own that fit.
+pub const GUARDED_MAX: u32 = 4096;
+/// Interfaces that fit.
+const INTERFACES_MAX: u32 = 256;
+
+/// What a shared map must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    name: &'static str,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+const fn shape<K, V>(name: &'static str, entries: u32) -> Shape {
+    Shape { name, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries }
+}
+
+fn shapes(tables: &Tables) -> [Shape; 11] {
+    [
+        shape::<BanKey, Ban>("BANS", tables.bans),
+        shape::<BanKey, u32>("GUARDED", GUARDED_MAX),
+        shape::<u32, BucketSet>("BUCKETS", bucket_sets(tables)),
+        shape::<FlowKey, u64>("FLOWS", tables.flows),
+        shape::<u32, Counter>("COUNTERS", counter::TABLE_LEN),
+        shape::<u32, SlotName>("SLOT_NAMES", counter::MAX_RULES as u32),
+        Shape { name: "EVENTS", key: 0, value: 0, entries: EVENT_BYTES },
+        shape::<u32, SampleSlot>("SAMPLES", SAMPLE_SLOTS),
+        shape::<u32, SampleBudget>("SAMPLE_BUDGETS", 1),
+        shape::<u32, Control>("CONTROL", 1),
+        shape::<u32, Interface>("INTERFACES", INTERFACES_MAX),
+    ]
+}
+
+/// Kernel memory that the shared maps of this size take, in bytes, roughly: entries, and what the kernel keeps beside them.
+pub fn memory(tables: &Tables, cpus: u64) -> u64 {
+    let hash_overhead = 64;
+    let per_entry = |entries: u32, size: usize| u64::from(entries) * (size as u64 + hash_overhead);
+    per_entry(tables.bans, size_of::<BanKey>() + size_of::<Ban>())
+        + per_entry(GUARDED_MAX, size_of::<BanKey>() + 8)
+        + per_entry(tables.flows, size_of::<FlowKey>() + 8)
+        + u64::from(bucket_sets(tables)) * size_of::<BucketSet>() as u64
+        + u64::from(counter::TABLE_LEN) * size_of::<Counter>() as u64 * cpus
+        + u64::from(counter::MAX_RULES) * SlotName::LEN as u64
+        + u64::from(EVENT_BYTES)
+        + u64::from(SAMPLE_SLOTS) * size_of::<SampleSlot>() as u64
+}
+
+#[derive(Debug)]
+pub enum SharedError {
+    /// The pins are of an agent of another version.
+    Abi {
+        found: u32,
+    },
+    /// A pin under our name that is not ours.
+    Foreign {
+        path: PathBuf,
+    },
+    Io {
+        path: PathBuf,
+        source: io::Error,
+    },
+    Map {
+        name: &'static str,
+        source: aya::maps::MapError,
+    },
+}
+
+impl std::fmt::Display for SharedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Abi { found } => write!(
+                f,
+                "the kernel holds maps of another version of Portcullis (ABI {found}, this one has {ABI_VERSION}); \
+                 `portcullis detach` of either version removes them"
+            ),
+            Self::Foreign { path } => {
+                write!(f, "{} is not a map of ours; `portcullis detach` removes what is", path.display())
+            }
+            Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Map { name, source } => write!(f, "map {name}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for SharedError {}
+
+/// What adoption found.
+#[derive(Debug)]
+pub struct Adopted {
+    /// There were maps of ours: filtering may be going on, and counters continue.
+    pub existed: bool,
+    /// Bans of a table that had to be made anew.
+    pub bans: Vec<(BanKey, Ban)>,
+    /// Tables that had to be made anew because their configured size changed.
+    pub resized: Vec<&'static str>,
+}
+
+/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew.
+pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SharedError::Io { path, source }
+    };
+    fs::create_dir_all(directory).map_err(io(directory))?;
+    let control = directory.join("CONTROL");
+    let mut adopted = Adopted { existed: control.exists(), bans: Vec::new(), resized: Vec::new() };
+    if adopted.existed {
+        let found =
+            open::<Control>(&control)?.get(&0, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })?;
+        // An agent that died between making the maps and stamping them left a zero: nothing ran with them yet.
+        if found.abi != ABI_VERSION && found.abi != 0 {
+            return Err(SharedError::Abi { found: found.abi });
+        }
+    }
+    for shape in shapes(tables) {
+        let path = directory.join(shape.name);
+        if !path.exists() {
+            continue;
+        }
+        let info = MapInfo::from_pin(&path).map_err(|_| SharedError::Foreign { path: path.clone() })?;
+        if info.key_size() != shape.key || info.value_size() != shape.value {
+            return Err(SharedError::Foreign { path });
+        }
+        if info.max_entries() != shape.entries {
+            if shape.name == "BANS" {
+                adopted.bans = Shared::bans_at(&path)?;
+            }
+            fs::remove_file(&path).map_err(io(&path))?;
+            adopted.resized.push(shape.name);
+        }
+    }
+    Ok(adopted)
+}
+
+fn open<V: aya::Pod>(path: &Path) -> Result<Array<MapData, V>, SharedError> {
+    let foreign = || SharedError::Foreign { path: path.to_owned() };
+    let data = MapData::from_pin(path).map_err(|_| foreign())?;
+    Array::try_from(Map::from_map_data(data).map_err(|_| foreign())?).map_err(|_| foreign())
+}
+
+/// Pin paths and sizes, for the loader.
+pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u32)> {
+    shapes(tables).iter().map(|shape| (shape.name, directory.join(shape.name), shape.entries)).collect()
+}
+
+/// Handles on the shared maps.
+pub struct Shared {
+    pub bans: HashMap<MapData, BanKey, Ban>,
+    pub guarded: HashMap<MapData, BanKey, u32>,
+    pub interfaces: HashMap<MapData, u32, Interface>,
+    control: Array<MapData, Control>,
+    counters: PerCpuArray<MapData, Counter>,
+    slot_names: Array<MapData, SlotName>,
+    directory: PathBuf,
+}
+
+macro_rules! typed {
+    ($directory:expr, $name:literal) => {{
+        let path = $directory.join($name);
+        let map = MapData::from_pin(&path).and_then(Map::from_map_data).and_then(TryInto::try_into);
+        map.map_err(|source| SharedError::Map { name: $name, source })?
+    }};
+}
+
+impl Shared {
+    /// Opens the pins in `directory`, which the first instance made, and stamps them as ours. `seed` counts only if they are
+    /// new.
+    pub fn open(directory: &Path, seed: u64) -> Result<Self, SharedError> {
+        let mut shared = Self {
+            bans: typed!(directory, "BANS"),
+            guarded: typed!(directory, "GUARDED"),
+            interfaces: typed!(directory, "INTERFACES"),
+            control: typed!(directory, "CONTROL"),
+            counters: typed!(directory, "COUNTERS"),
+            slot_names: typed!(directory, "SLOT_NAMES"),
+            directory: directory.to_owned(),
+        };
+        let control = shared.control()?;
+        if control.abi != ABI_VERSION {
+            shared.set_control(Control { abi: ABI_VERSION, seed, ..control })?;
+        }
+        Ok(shared)
+    }
+
+    pub fn control(&self) -> Result<Control, SharedError> {
+        self.control.get(&0, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })
+    }
+
+    pub fn set_control(&mut self, control: Control) -> Result<(), SharedError> {
+        self.control.set(0, control, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })
+    }
+
+    /// The ring of events. Only one reader may exist.
+    pub fn events(&self) -> Result<RingBuf<MapData>, SharedError> {
+        Ok(typed!(self.directory, "EVENTS"))
+    }
+
+    /// Every counter, summed over CPUs.
+    pub fn counters(&self) -> Result<Vec<Counter>, SharedError> {
+        (0..counter::TABLE_LEN)
+            .map(|index| {
+                let values =
+                    self.counters.get(&index, 0).map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
+                Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
+                    packets: sum.packets + value.packets,
+                    bytes: sum.bytes + value.bytes,
+                }))
+            })
+            .collect()
+    }
+
+    pub fn slots(&self) -> Result<Slots, SharedError> {
+        let names: Vec<SlotName> = (0..u32::from(counter::MAX_RULES))
+            .map(|slot| self.slot_names.get(&slot, 0))
+            .collect::<Result<_, _>>()
+            .map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })?;
+        Ok(Slots::from_names(names.iter().map(SlotName::as_str)))
+    }
+
+    /// Writes the names that changed from `before` to `after`; a slot that changes hands starts at zero.
+    pub fn set_slots(&mut self, before: &Slots, after: &Slots) -> Result<(), SharedError> {
+        let zero = vec![
+            Counter::default();
+            aya::util::nr_cpus().map_err(|(path, source)| SharedError::Io { path: path.into(), source })?
+        ];
+        for (name, slot) in after.iter().filter(|(name, slot)| before.get(name) != Some(*slot)) {
+            let values = PerCpuValues::try_from(zero.clone())
+                .map_err(|source| SharedError::Io { path: self.directory.join("COUNTERS"), source })?;
+            self.counters
+                .set(counter::RULES + u32::from(slot), values, 0)
+                .map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
+            self.set_slot_name(slot, SlotName::new(name).unwrap_or(SlotName::FREE))?;
+        }
+        for (_, slot) in before.iter().filter(|(name, slot)| after.get(name) != Some(*slot)) {
+            if after.name_of(slot).is_none() {
+                self.set_slot_name(slot, SlotName::FREE)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_slot_name(&mut self, slot: u16, name: SlotName) -> Result<(), SharedError> {
+        self.slot_names.set(u32::from(slot), name, 0).map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })
+    }
+
+    /// Every ban, expired ones included. A ban set meanwhile may or may not be among them.
+    pub fn all_bans(&self) -> Vec<(BanKey, Ban)> {
+        self.bans.iter().filter_map(Result::ok).collect()
+    }
+
+    fn bans_at(path: &Path) -> Result<Vec<(BanKey, Ban)>, SharedError> {
+        let map: HashMap<MapData, BanKey, Ban> = MapData::from_pin(path)
+            .and_then(Map::from_map_data)
+            .and_then(TryInto::try_into)
+            .map_err(|source| SharedError::Map { name: "BANS", source })?;
+        Ok(map.iter().filter_map(Result::ok).collect())
+    }
+}
+
+/// Writes entries of a longest-prefix-match table, array and the like at once.
+pub(super) fn fill<K: aya::Pod, V: aya::Pod>(map: &MapData, keys: &[K], values: &[V]) -> io::Result<()> {
+    syscall::update_batch(map.fd().as_fd(), keys, values)
+}
+
+/// Size of an event record, for those who read the ring.
+pub const EVENT_SIZE: usize = size_of::<Event>();

@@ -1,0 +1,118 @@
+//! The calls of bpf(2) that aya does not offer: writing many map entries at once, and asking a link where it is.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use aya::Pod;
+
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+
+/// `struct` of `BPF_MAP_*_BATCH` in `union bpf_attr` (Linux 5.6).
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes `values[i]` at `keys[i]`.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let count = u32::try_from(keys.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut attributes = Batch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr().addr() as u64,
+        values: values.as_ptr().addr() as u64,
+        count,
+        map_fd: u32::try_from(map.as_raw_fd()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `count` keys and values from the two slices, which outlive the call. `K` and `V` are plain
+    // data, and it is the caller's map that says how large they are: the kernel's sizes are asserted to be these.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut attributes, size_of::<Batch>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A batch that ends early is an error above; this is for a kernel that would think otherwise.
+    if attributes.count != count {
+        return Err(io::Error::other(format!("{} of {count} entries written", attributes.count)));
+    }
+    Ok(())
+}
+
+/// Where a link of type XDP or TCX is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkPlace {
+    pub program: u32,
+    /// 0: nowhere, since its interface is gone or somebody detached it.
+    pub interface: u32,
+}
+
+/// The start of `struct bpf_link_info`: for XDP and TCX links alike, the interface comes first in the union (Linux 5.9, 6.6).
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    interface: u32,
+    rest: [u32; 11],
+}
+
+/// `struct` of `BPF_OBJ_GET_INFO_BY_FD` in `union bpf_attr`.
+#[repr(C)]
+struct GetInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct` of `BPF_LINK_GET_FD_BY_ID` in `union bpf_attr`.
+#[repr(C)]
+struct GetFd {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// Asks the kernel where the link with this id is attached.
+pub fn link_place(id: u32) -> io::Result<LinkPlace> {
+    let mut attributes = GetFd { id, next: 0, flags: 0 };
+    // SAFETY: the kernel reads the attributes, which outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_GET_FD_BY_ID, &raw mut attributes, size_of::<GetFd>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just opened it for us.
+    let link = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+
+    let mut info = LinkInfo::default();
+    let mut attributes =
+        GetInfo { fd: fd as u32, length: size_of::<LinkInfo>() as u32, info: (&raw mut info).addr() as u64 };
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<GetInfo>()) };
+    drop(link);
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(LinkPlace { program: info.program, interface: info.interface })
+}
