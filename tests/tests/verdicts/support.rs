@@ -1,11 +1,12 @@
 //! What the tables are written in: two families of addresses, and a bench that judges a packet and asserts everything that
 //! came of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use firewall_common::{
     counter::NO_RULE,
     event::{Event, EventAction},
+    packet,
     verdict::DropReason,
 };
 use firewall_user::agent::bans::now;
@@ -258,4 +259,51 @@ impl Bench {
 /// Each of these counted once.
 pub(crate) fn counted(first: &str, also: &[&str]) -> Vec<(String, u64)> {
     [&[first], also].concat().into_iter().map(|name| (name.to_owned(), 1)).collect()
+}
+
+/// A real TCP connection on the loopback interface, where test runs take place: the kernel program finds its sockets.
+pub(crate) struct Connection {
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+    _streams: [TcpStream; 2],
+}
+
+impl Connection {
+    /// To a server at `address`.
+    pub(crate) fn open(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("the loopback interface is up");
+        let server = listener.local_addr().expect("it is bound");
+        let near = TcpStream::connect(server).expect("it listens");
+        let (far, client) = listener.accept().expect("it was asked");
+        Self { client, server, _streams: [near, far] }
+    }
+
+    /// A packet from the client to the server.
+    pub(crate) fn tcp(&self) -> Frame {
+        Frame::ip(self.client.ip(), self.server.ip()).tcp(self.client.port(), self.server.port()).flags(16)
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        let ports = (self.client.port(), self.server.port());
+        let length = if self.client.is_ipv4() { 40 } else { 60 };
+        Seen { source: self.client.ip(), destination: self.server.ip(), ports, protocol: TCP, length, count: 1 }
+    }
+}
+
+/// Hygiene that lets loopback addresses through.
+pub(crate) const ON_LOOPBACK: &str = "dmz.hygiene.bogons = false\ndmz.hygiene.land = false\n";
+
+/// The readable bytes of a frame, for the parser on the host.
+pub(crate) struct Plain<'a>(pub(crate) &'a [u8]);
+
+impl packet::Frame for Plain<'_> {
+    fn length(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn load<T: packet::Header>(&self, offset: usize) -> Option<T> {
+        let bytes = self.0.get(offset..offset.checked_add(size_of::<T>())?)?;
+        // SAFETY: `bytes` are as many as `T` has, and `T: Header` is valid for every bit pattern.
+        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
 }
