@@ -196,7 +196,7 @@ impl Agent {
     }
 
     pub fn ban(&self, prefix: &str, duration: &str) -> Result<()> {
-        self.run(&["ban", prefix, duration]).map(drop)
+        self.run(&["ban", prefix, "--for", duration]).map(drop)
     }
 
     pub fn unban(&self, prefix: &str) -> Result<()> {

@@ -1,15 +1,15 @@
 //! The stage of the demo: the world, the servers, the agent, and the sockets that send and bear witness.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use firewall_user::control::api::Status;
 use tests::{
     agent::{Agent, Event},
-    netns::{INTERFACE, World},
+    netns::{CLIENT_V4, CLIENT_V6, INTERFACE, World},
     raw::Raw,
     servers::{Echo, HttpServer, Session, connect},
 };
@@ -23,7 +23,7 @@ const LISTS: [(&str, &str); 2] = [
     (DROP_LIST, include_str!("../../../../demo/lists/drop.txt")),
     ("lists/watch.txt", include_str!("../../../../demo/lists/watch.txt")),
 ];
-/// More than the 1500 bytes that the policy allows, so that larger packets can be sent at all.
+/// More than the 1500 bytes that the policy allows, so that larger packets can be sent at all. Real clients stay below.
 const MTU: u32 = 1600;
 /// How long a client waits for what does not come. Less than the first retransmission of a SYN.
 const PATIENCE: Duration = Duration::from_millis(600);
@@ -49,9 +49,11 @@ pub(crate) struct Bench {
     pub(crate) agent: Agent,
     /// Of the operator, from the office.
     pub(crate) sessions: Vec<Session>,
+    /// Connections that a flood left open.
+    idle: Vec<TcpStream>,
     pub(crate) sender: Raw,
     pub(crate) witness: Raw,
-    _servers: (HttpServer, [Echo; 4]),
+    _servers: (HttpServer, [Echo; 5]),
     pub(crate) world: World,
 }
 
@@ -61,18 +63,24 @@ impl Bench {
         for address in FAR_CLIENTS {
             world.add_client_address(address.parse()?)?;
         }
+        for namespace in [&world.host, &world.client] {
+            for network in ["192.0.2.0/24", "2001:db8::/64 metric 256"] {
+                namespace.ip(&format!("route replace {network} dev {INTERFACE} mtu 1500"))?;
+            }
+        }
         let http = HttpServer::start(&world.host, 80)?;
         let echoes = [
             Echo::tcp(&world.host, 22)?,
             Echo::udp(&world.host, 5000)?,
             // Servers elsewhere, that the host itself is a client of.
             Echo::tcp(&world.client, 443)?,
-            Echo::udp(&world.client, 53)?,
+            Echo::udp_at(&world.client, (CLIENT_V4.parse::<IpAddr>()?, 53).into())?,
+            Echo::udp_at(&world.client, (CLIENT_V6.parse::<IpAddr>()?, 53).into())?,
         ];
         let agent = Agent::start_with(&world, CONFIG, &LISTS)?;
         let sender = Raw::open(&world.client, INTERFACE)?;
         let witness = Raw::open(&world.host, INTERFACE)?;
-        Ok(Self { agent, sessions: Vec::new(), sender, witness, _servers: (http, echoes), world })
+        Ok(Self { agent, sessions: Vec::new(), idle: Vec::new(), sender, witness, _servers: (http, echoes), world })
     }
 
     /// Prints every event from now on.
@@ -133,27 +141,22 @@ impl Bench {
 
     /// Opens connections as fast as it can until one is not answered, from a source that is proven to be real by a first,
     /// honest request.
-    pub(crate) fn flood(&self, source: IpAddr, server: SocketAddr, most: usize) -> Result<String> {
+    pub(crate) fn flood(&mut self, source: IpAddr, server: SocketAddr, most: usize) -> Result<String> {
         self.curl(source, server)?;
         let source = SocketAddr::new(source, 0);
-        self.world.client.enter(|| {
+        let open = self.world.client.enter(|| {
             let mut open = Vec::new();
             for number in 1..=most {
                 match connect(source, server, PATIENCE) {
-                    Ok(stream) => {
-                        // Closed by a single RST: a ban would make the FINs come again and again.
-                        nix::sys::socket::setsockopt(
-                            &stream,
-                            nix::sys::socket::sockopt::Linger,
-                            &libc::linger { l_onoff: 1, l_linger: 0 },
-                        )?;
-                        open.push(stream);
-                    }
-                    Err(error) => bail!("connection {number}: {error}"),
+                    Ok(stream) => open.push(stream),
+                    Err(error) => return (open, Err(anyhow!("connection {number}: {error}"))),
                 }
             }
-            Ok(format!("{most} connections"))
-        })
+            (open, Ok(format!("{most} connections")))
+        });
+        // Closed now, they would say so again and again from behind the ban.
+        self.idle.extend(open.0);
+        open.1
     }
 
     /// Changes a file as an operator would, and waits until the agent has taken it over.
