@@ -22,17 +22,17 @@ use crate::{
 };
 
 /// The core, shared with everybody who asks.
-pub struct Service {
+pub(super) struct Service {
     core: Mutex<Core>,
 }
 
 impl Service {
-    pub fn new(core: Core) -> Arc<Self> {
+    pub(super) fn new(core: Core) -> Arc<Self> {
         Arc::new(Self { core: Mutex::new(core) })
     }
 
     /// The core. A panic of another holder leaves it as consistent as an error would: every step says what it leaves.
-    pub fn core(&self) -> MutexGuard<'_, Core> {
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
