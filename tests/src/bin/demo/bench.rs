@@ -28,6 +28,9 @@ const MTU: u32 = 1600;
 /// How long a client waits for what does not come. Less than the first retransmission of a SYN.
 const PATIENCE: Duration = Duration::from_millis(600);
 
+/// Exit status of curl.
+const CURL_TIMEOUT: i32 = 28;
+
 /// Addresses of the client beyond the link: allowed, blocked, watched, and those for the rates.
 const FAR_CLIENTS: [&str; 12] = [
     "198.51.100.7",
@@ -58,7 +61,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(mode: XdpMode) -> Result<Self> {
         let world = World::with_mtu(MTU)?;
         for address in FAR_CLIENTS {
             world.add_client_address(address.parse()?)?;
@@ -77,7 +80,7 @@ impl Bench {
             Echo::udp_at(&world.client, (CLIENT_V4.parse::<IpAddr>()?, 53).into())?,
             Echo::udp_at(&world.client, (CLIENT_V6.parse::<IpAddr>()?, 53).into())?,
         ];
-        let agent = Agent::start_with(&world, CONFIG, &LISTS)?;
+        let agent = Agent::start_with(&world, &CONFIG.replace("xdp_mode = \"native\"", mode.setting()), &LISTS)?;
         let sender = Raw::open(&world.client, INTERFACE)?;
         let witness = Raw::open(&world.host, INTERFACE)?;
         Ok(Self { agent, sessions: Vec::new(), idle: Vec::new(), sender, witness, _servers: (http, echoes), world })
@@ -108,6 +111,23 @@ impl Bench {
         Ok(text)
     }
 
+    /// What the agent says at the end, and what is wrong with it.
+    pub(crate) fn closing(&self) -> Result<(String, Vec<String>)> {
+        let status = self.agent.status()?;
+        let reasons = status.reasons.iter().filter(|reason| reason.dropped.packets > 0).count();
+        let events = &status.events;
+        let text = format!(
+            "The kernel dropped {} packets for {reasons} reasons and passed {}; the agent reported {} events since it was \
+             started anew.",
+            status.packets.dropped.packets, status.packets.passed.packets, events.delivered
+        );
+        let mut wrong = self.agent.strange_lines();
+        if events.lost_kernel + events.lost_sink > 0 {
+            wrong.push(format!("events were lost: {events:?}"));
+        }
+        Ok((text, wrong))
+    }
+
     /// Puts raw frames on the wire.
     pub(crate) fn send(&self, frames: Vec<Vec<u8>>) -> Result<Sent> {
         for frame in &frames {
@@ -128,6 +148,7 @@ impl Bench {
             .args(["--interface", &source.to_string(), &url])
             .output()?;
         let code = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.code() != Some(CURL_TIMEOUT), "no answer");
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         ensure!(code == "200", "HTTP {code}");
         Ok(format!("HTTP {code}"))
@@ -149,7 +170,7 @@ impl Bench {
             for number in 1..=most {
                 match connect(source, server, PATIENCE) {
                     Ok(stream) => open.push(stream),
-                    Err(error) => return (open, Err(anyhow!("connection {number}: {error}"))),
+                    Err(error) => return (open, Err(anyhow!("no connection {number} ({error})"))),
                 }
             }
             (open, Ok(format!("{most} connections")))
@@ -170,6 +191,24 @@ impl Bench {
             after.reloads.last_error.unwrap_or_default()
         );
         Ok(after)
+    }
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum XdpMode {
+    /// In the driver, before the kernel makes a packet of it.
+    Native,
+    /// In the stack, for drivers without a native mode.
+    Generic,
+}
+
+impl XdpMode {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Native => "xdp_mode = \"native\"",
+            Self::Generic => "xdp_mode = \"generic\"",
+        }
     }
 }
 
