@@ -124,9 +124,10 @@ impl Agent {
     /// Writes the files, but starts nothing yet: see [`Agent::launch`].
     pub fn prepare(world: &World, config: &str, files: &[(&str, &str)]) -> Result<Self> {
         mount_bpffs()?;
+        let instance = unique_name();
         let agent = Self {
-            instance: unique_name(),
-            directory: TempDir::with_prefix("portcullis-")?,
+            directory: TempDir::with_prefix(format!("{instance}-"))?,
+            instance,
             child: None,
             log: Arc::default(),
             namespace: world.host.clone(),
@@ -196,7 +197,7 @@ impl Agent {
     }
 
     pub fn ban(&self, prefix: &str, duration: &str) -> Result<()> {
-        self.run(&["ban", prefix, duration]).map(drop)
+        self.run(&["ban", prefix, "--for", duration]).map(drop)
     }
 
     pub fn unban(&self, prefix: &str) -> Result<()> {
