@@ -1,6 +1,6 @@
 //! Bans: looked up for every packet, set by rate rules.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_coarse_ns};
 use firewall_common::{
     address::V4_OFFSET,
     ban::{Ban, BanKey, BanOrigin, HOST, MAX_LENGTHS, NETWORK_V6, guard},
@@ -10,7 +10,6 @@ use firewall_common::{
 };
 
 use crate::{
-    atomic,
     maps::{BANS, CONTROL, GUARDED},
     report,
 };
@@ -58,18 +57,19 @@ fn any(headers: &Headers) -> Option<u16> {
     None
 }
 
-/// The rule of this ban, if there is one that has not expired. The clock is only read for a hit.
+/// The rule of this ban, if there is one that has not expired. The clock is only read for a hit,
+/// and the coarse one (a tick, 1 to 10 ms) will do.
 #[inline(always)]
 fn holds(key: &BanKey) -> Option<u16> {
     let ban = BANS.get_ptr_mut(key)?;
     // SAFETY: a live map value; its fields are words that are written whole.
     let (until, rule) = unsafe { ((*ban).until, (*ban).rule) };
     // SAFETY: a helper without arguments.
-    if until <= unsafe { bpf_ktime_get_ns() } {
+    if until <= unsafe { bpf_ktime_get_coarse_ns() } {
         return None;
     }
-    // SAFETY: the place of a field of a live map value.
-    atomic::add(unsafe { &raw mut (*ban).packets }, 1);
+    // SAFETY: a live map value.
+    unsafe { (*ban).packets += 1 };
     Some(rule)
 }
 

@@ -355,3 +355,14 @@ mod tests {
         assert!(!name.is_empty() && !Path::new(NAMESPACES).join(name).exists());
     }
 }
+
+/// Brings loopback up in the namespace of the calling thread, with more addresses.
+pub fn loopback_addresses(addresses: &[&str]) -> Result<()> {
+    let ip = |words: &[&str]| -> Result<()> {
+        let output = Command::new("ip").args(words).output().context("ip")?;
+        anyhow::ensure!(output.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    ip(&["link", "set", "lo", "up"])?;
+    addresses.iter().try_for_each(|address| ip(&["address", "add", address, "dev", "lo"]))
+}
