@@ -249,8 +249,8 @@ fn tables(core: &Core) -> Vec<api::Table> {
     let limits = core.config.dmz.tables;
     vec![
         table("bans", core.shared.bans.keys().filter_map(Result::ok).count(), u64::from(limits.bans)),
-        table("lists-v4", v4, v4.max(1) as u64),
-        table("lists-v6", v6, v6.max(1) as u64),
+        table("lists-v4", v4, 0),
+        table("lists-v6", v6, 0),
         table("rules", core.compiled().slots.iter().count(), u64::from(firewall_common::counter::MAX_RULES)),
     ]
 }
