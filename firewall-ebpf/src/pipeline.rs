@@ -1,5 +1,6 @@
 //! The stages in order. Each gives a verdict; the first against the packet ends it, unless it only monitors.
 
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use firewall_common::{
     counter::{NO_RULE, Tally},
     hygiene::{self, Control, check},
@@ -21,10 +22,11 @@ use crate::{
 #[inline(always)]
 pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<PassReason, Condemned> {
     // 1. Parse. What cannot be read cannot be judged: in monitor mode it passes.
-    match parse(packet, headers) {
-        Ok(Network::Ip) => {}
-        Ok(Network::Other) => return Ok(PassReason::NonIp),
-        Err(reason) => {
+    match portcullis_parse(packet.ctx.ctx, headers) {
+        IP => {}
+        NOT_IP => return Ok(PassReason::NonIp),
+        refused => {
+            let reason = DropReason::from_number(refused as u8).unwrap_or(DropReason::Truncated);
             return settle(packet, headers, reason, NO_RULE, monitored(0)).map(|()| PassReason::Judged);
         }
     }
@@ -54,6 +56,24 @@ pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<Pass
     // 8. Rates.
     rate::judge(packet, headers, &rate::Subject { service, port, segments, control, allowed })?;
     Ok(PassReason::Judged)
+}
+
+const IP: u64 = 0x100;
+const NOT_IP: u64 = 0x101;
+
+/// [`IP`], [`NOT_IP`], or the number of the reason to drop the packet for.
+///
+/// Global in BTF, as in `bucket.rs`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_parse(ctx: *mut xdp_md, headers: *mut Headers) -> u64 {
+    // SAFETY: the caller's reference. The verifier asks for this check, since it judges this function on its own.
+    let Some(headers) = (unsafe { headers.as_mut() }) else { return NOT_IP };
+    match parse(&XdpFrame::new(&XdpContext::new(ctx)), headers) {
+        Ok(Network::Ip) => IP,
+        Ok(Network::Other) => NOT_IP,
+        Err(reason) => reason as u64,
+    }
 }
 
 /// A verdict against the packet: final if enforced, only reported if not.

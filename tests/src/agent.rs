@@ -26,7 +26,7 @@ use nix::{
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::netns::{INTERFACE, Namespace, World, remove_tree, unique_name};
+use crate::netns::{Namespace, World, remove_tree, unique_name};
 
 /// For the agent to attach, to stop, to reload.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -124,9 +124,10 @@ impl Agent {
     /// Writes the files, but starts nothing yet: see [`Agent::launch`].
     pub fn prepare(world: &World, config: &str, files: &[(&str, &str)]) -> Result<Self> {
         mount_bpffs()?;
+        let instance = unique_name();
         let agent = Self {
-            instance: unique_name(),
-            directory: TempDir::with_prefix("portcullis-")?,
+            directory: TempDir::with_prefix(format!("{instance}-"))?,
+            instance,
             child: None,
             log: Arc::default(),
             namespace: world.host.clone(),
@@ -138,13 +139,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Starts the process and waits until every interface that exists has the program.
+    /// Starts the process with `more` options, and waits until every interface that exists has the program.
     pub fn launch(&mut self, more: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "it runs already");
         let mut child = self
             .command(&["run", "--config"])?
             .arg(self.config())
-            .args(["--interface", INTERFACE])
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -197,7 +197,7 @@ impl Agent {
     }
 
     pub fn ban(&self, prefix: &str, duration: &str) -> Result<()> {
-        self.run(&["ban", prefix, duration]).map(drop)
+        self.run(&["ban", prefix, "--for", duration]).map(drop)
     }
 
     pub fn unban(&self, prefix: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use std::{
     io,
     net::IpAddr,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -280,10 +280,11 @@ fn remove_leftovers() -> Result<()> {
             return Err(error);
         }
     }
-    for directory in ["/sys/fs/bpf", "/run", "/var/lib"] {
+    let temporary = std::env::temp_dir();
+    for directory in ["/sys/fs/bpf", "/run", "/var/lib"].map(Path::new).into_iter().chain([&*temporary]) {
         for name in names_in(directory) {
             if is_leftover(&name) {
-                remove_tree(&Path::new(directory).join(name));
+                remove_tree(&directory.join(name));
             }
         }
     }
@@ -291,7 +292,7 @@ fn remove_leftovers() -> Result<()> {
 }
 
 /// Removes a directory that may be gone already.
-pub(crate) fn remove_tree(path: &PathBuf) {
+pub(crate) fn remove_tree(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -299,7 +300,7 @@ pub(crate) fn remove_tree(path: &PathBuf) {
     }
 }
 
-fn names_in(directory: &str) -> Vec<String> {
+fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

@@ -13,8 +13,10 @@ use crate::{
     toolchain::Toolchain,
 };
 
+type Step = fn() -> Result<()>;
+
 pub(crate) fn ci() -> Result<()> {
-    let steps: [(&str, fn() -> Result<()>); 6] = [
+    let steps: [(&str, Step); 6] = [
         ("format", || run(cargo().args(["fmt", "--all", "--check"]))),
         ("setup", setup::all),
         ("lints", lints),

@@ -20,7 +20,7 @@ use crate::{
 
 /// What a configuration amounts to.
 #[derive(Debug, Serialize)]
-pub struct Checked {
+pub(super) struct Checked {
     pub ok: bool,
     pub errors: Vec<config::Problem>,
     pub warnings: Vec<String>,

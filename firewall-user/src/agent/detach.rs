@@ -25,7 +25,7 @@ use crate::{
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
-pub struct Detached {
+pub(super) struct Detached {
     /// The agent that was stopped first.
     pub stopped_agent: Option<u32>,
     pub links: usize,

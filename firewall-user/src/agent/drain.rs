@@ -21,7 +21,7 @@ use crate::events::{
 const EVERY: Duration = Duration::from_millis(20);
 
 /// The reader of the ring. There may be one only.
-pub struct Drain {
+pub(super) struct Drain {
     pub ring: RingBuf<MapData>,
     pub names: SharedNames,
     pub sinks: Arc<Sinks>,
@@ -31,7 +31,7 @@ pub struct Drain {
 
 impl Drain {
     /// Runs until dropped.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -41,7 +41,7 @@ impl Drain {
     }
 
     /// Sends everything the ring holds.
-    pub fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let names = Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner));
         let clock = WallClock::sample();
         while let Some(item) = self.ring.next() {

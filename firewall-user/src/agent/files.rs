@@ -17,7 +17,7 @@ use notify_debouncer_full::{
 const QUIET: Duration = Duration::from_millis(100);
 
 /// Watches the folders of files: editors replace files by renaming, which a watch on the file would lose.
-pub struct Files {
+pub(super) struct Files {
     watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
     folders: BTreeSet<PathBuf>,
     files: Vec<PathBuf>,
@@ -29,7 +29,7 @@ type Stamp = (u64, u64, u64, i64, i64);
 
 impl Files {
     /// Calls `changed` when something happened in a folder that is watched.
-    pub fn new(changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
+    pub(super) fn new(changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
         let handler = move |result: DebounceEventResult| match result {
             // Reading a file is no change; a look at a changed one costs little.
             Ok(events) if events.iter().all(|event| event.kind.is_access()) => {}
@@ -41,7 +41,7 @@ impl Files {
     }
 
     /// Watches exactly these files from now on.
-    pub fn watch(&mut self, files: &[PathBuf]) -> notify::Result<()> {
+    pub(super) fn watch(&mut self, files: &[PathBuf]) -> notify::Result<()> {
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
         for folder in folders.difference(&self.folders) {
             self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
@@ -59,7 +59,7 @@ impl Files {
     }
 
     /// Whether a file differs from what it was at the last call.
-    pub fn changed(&mut self) -> bool {
+    pub(super) fn changed(&mut self) -> bool {
         let stamps = self.stamps();
         let changed = stamps != self.seen;
         self.seen = stamps;

@@ -21,7 +21,7 @@ use crate::{
 
 /// Why the policy would drop the session's next packet, in words; `None` if it would not. Bans are not part of a policy; see
 /// the agent's own table of them.
-pub fn would_drop(config: &Config, session: &Session) -> Option<String> {
+pub(super) fn would_drop(config: &Config, session: &Session) -> Option<String> {
     let compiled = compile(config, &Slots::default()).ok()?;
     if config.dmz.mode == Mode::Monitor {
         return None;

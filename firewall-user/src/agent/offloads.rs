@@ -12,7 +12,7 @@ type Found = BTreeMap<String, Vec<String>>;
 
 /// Switches off what merges packets before a generic-mode program sees them. On a link whose other end is a virtual one,
 /// merged packets may still come: the program counts those as the segments they were on the wire.
-pub fn no_merging(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
+pub(super) fn no_merging(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
     switch_off(paths, interface, Offload::GenericReceive)?;
     // Cards without it refuse to be asked.
     let _none = switch_off(paths, interface, Offload::LargeReceive);
@@ -20,7 +20,7 @@ pub fn no_merging(paths: &Paths, interface: &Interface) -> Result<(), OffloadErr
 }
 
 /// Switches off what takes VLAN tags out of frames.
-pub fn no_vlan_stripping(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
+pub(super) fn no_vlan_stripping(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
     switch_off(paths, interface, Offload::VlanStripping)
 }
 
@@ -40,7 +40,7 @@ fn switch_off(paths: &Paths, interface: &Interface, offload: Offload) -> Result<
 }
 
 /// Switches on again what was on before us.
-pub fn restore(paths: &Paths) -> Vec<OffloadError> {
+pub(super) fn restore(paths: &Paths) -> Vec<OffloadError> {
     let mut errors = Vec::new();
     for (name, offloads) in read(paths) {
         let Ok(Some(interface)) = Interface::find(&name) else { continue };

@@ -10,7 +10,7 @@ const OLDEST: (u8, u8) = (6, 1);
 const BPFFS: i64 = 0xcafe_4a11;
 
 #[derive(Debug)]
-pub enum PreflightError {
+pub(super) enum PreflightError {
     NotRoot,
     Kernel { found: String },
     NoBpffs { path: PathBuf },
@@ -36,7 +36,7 @@ impl std::fmt::Display for PreflightError {
 impl std::error::Error for PreflightError {}
 
 /// Checks all of it. `bpffs` is our directory in it.
-pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
+pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     root()?;
     if let Ok(version) = KernelVersion::current()
         && version < KernelVersion::new(OLDEST.0, OLDEST.1, 0)
@@ -50,6 +50,6 @@ pub fn check(bpffs: &Path) -> Result<(), PreflightError> {
     }
 }
 
-pub fn root() -> Result<(), PreflightError> {
+pub(super) fn root() -> Result<(), PreflightError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(PreflightError::NotRoot) }
 }

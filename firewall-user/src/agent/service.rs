@@ -22,17 +22,17 @@ use crate::{
 };
 
 /// The core, shared with everybody who asks.
-pub struct Service {
+pub(super) struct Service {
     core: Mutex<Core>,
 }
 
 impl Service {
-    pub fn new(core: Core) -> Arc<Self> {
+    pub(super) fn new(core: Core) -> Arc<Self> {
         Arc::new(Self { core: Mutex::new(core) })
     }
 
     /// The core. A panic of another holder leaves it as consistent as an error would: every step says what it leaves.
-    pub fn core(&self) -> MutexGuard<'_, Core> {
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -249,8 +249,8 @@ fn tables(core: &Core) -> Vec<api::Table> {
     let limits = core.config.dmz.tables;
     vec![
         table("bans", core.shared.bans.keys().filter_map(Result::ok).count(), u64::from(limits.bans)),
-        table("lists-v4", v4, v4.max(1) as u64),
-        table("lists-v6", v6, v6.max(1) as u64),
+        table("lists-v4", v4, 0),
+        table("lists-v6", v6, 0),
         table("rules", core.compiled().slots.iter().count(), u64::from(firewall_common::counter::MAX_RULES)),
     ]
 }

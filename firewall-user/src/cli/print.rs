@@ -137,7 +137,8 @@ fn footer(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let mut tables = Table::new(["TABLE", ">ENTRIES", ">CAPACITY", ""]);
     for table in &status.tables {
         let full = if table.entries >= table.capacity && table.capacity > 0 { "FULL" } else { "" };
-        tables.row([table.name.clone(), table.entries.to_string(), table.capacity.to_string(), full.into()]);
+        let capacity = if table.capacity == 0 { "fits".to_owned() } else { table.capacity.to_string() };
+        tables.row([table.name.clone(), table.entries.to_string(), capacity, full.into()]);
     }
     section(out, &tables, 0)?;
 
