@@ -100,7 +100,7 @@ pub mod guard {
 
     /// Never banned: an address of this host, a gateway or a resolver.
     pub const PROTECTED: u32 = 1;
-    /// A /64 on the host's own link: its hosts are banned one by one.
+    /// A /64 on the host's own link, or with a protected address in it: its hosts are banned one by one.
     pub const ON_LINK: u32 = 2;
     /// An address of this host: never the source of a packet from outside.
     pub const OWN: u32 = 4;

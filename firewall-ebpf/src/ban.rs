@@ -2,7 +2,6 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_coarse_ns};
 use firewall_common::{
-    address::V4_OFFSET,
     ban::{Ban, BanKey, BanOrigin, HOST, MAX_LENGTHS, NETWORK_V6, guard},
     counter::Tally,
     packet::Headers,
@@ -81,15 +80,6 @@ pub(crate) fn set(headers: &Headers, rule: &RateRule, now: u64) -> bool {
         report::tally(Tally::BanProtected, headers.length);
         return false;
     }
-    let length = if headers.v4 {
-        HOST
-    } else if guarded(&BanKey::new(&headers.source, NETWORK_V6)) & (guard::ON_LINK | guard::PROTECTED) != 0 {
-        // A neighbour, or somebody in the /64 of a gateway or resolver: others there have done nothing.
-        HOST
-    } else {
-        NETWORK_V6
-    };
-    const { assert!(HOST >= V4_OFFSET) };
     let ban = Ban {
         until: now + rule.ban,
         since: now,
@@ -99,9 +89,22 @@ pub(crate) fn set(headers: &Headers, rule: &RateRule, now: u64) -> bool {
         rule: rule.slot,
         padding2: 0,
     };
-    let set = BANS.insert(BanKey::new(&headers.source, length), ban, u64::from(BPF_ANY)).is_ok();
+    let set = BANS.insert(BanKey::new(&headers.source, length(headers)), ban, u64::from(BPF_ANY)).is_ok();
     report::tally(if set { Tally::BanSet } else { Tally::BanFull }, headers.length);
     set
+}
+
+/// Prefix length by which a rate bans the source.
+#[inline(always)]
+pub(crate) fn length(headers: &Headers) -> u8 {
+    if headers.v4 {
+        HOST
+    } else if guarded(&BanKey::new(&headers.source, NETWORK_V6)) & guard::ON_LINK != 0 {
+        // A neighbour: others on the link have done nothing.
+        HOST
+    } else {
+        NETWORK_V6
+    }
 }
 
 #[inline(always)]

@@ -313,6 +313,17 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Brings loopback up in the namespace of the calling thread, with more addresses.
+pub fn loopback_addresses(addresses: &[&str]) -> Result<()> {
+    let ip = |words: &[&str]| -> Result<()> {
+        let output = Command::new("ip").args(words).output().context("ip")?;
+        anyhow::ensure!(output.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    ip(&["link", "set", "lo", "up"])?;
+    addresses.iter().try_for_each(|address| ip(&["address", "add", address, "dev", "lo"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,15 +365,4 @@ mod tests {
         let name = name.into_inner().unwrap();
         assert!(!name.is_empty() && !Path::new(NAMESPACES).join(name).exists());
     }
-}
-
-/// Brings loopback up in the namespace of the calling thread, with more addresses.
-pub fn loopback_addresses(addresses: &[&str]) -> Result<()> {
-    let ip = |words: &[&str]| -> Result<()> {
-        let output = Command::new("ip").args(words).output().context("ip")?;
-        anyhow::ensure!(output.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    ip(&["link", "set", "lo", "up"])?;
-    addresses.iter().try_for_each(|address| ip(&["address", "add", address, "dev", "lo"]))
 }

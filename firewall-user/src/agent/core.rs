@@ -136,7 +136,7 @@ impl Core {
             Err(error) => {
                 // Nothing is attached yet, so what was made is nobody's.
                 if !adopted.existed {
-                    let _empty = std::fs::remove_dir_all(&paths.pins());
+                    let _empty = std::fs::remove_dir_all(paths.pins());
                 }
                 return Err(error.into());
             }
@@ -181,7 +181,7 @@ impl Core {
                 None => {}
             }
             if !adopted.existed {
-                let _gone = std::fs::remove_dir_all(&core.paths.pins());
+                let _gone = std::fs::remove_dir_all(core.paths.pins());
             }
             return Err(error);
         }
