@@ -18,7 +18,7 @@ use crate::{
     dmz::{
         compile::{self, Compiled},
         instance::{Instance, InstanceError},
-        link::{LinkError, Links, Mode},
+        link::{Lasting, LinkError, Links, Mode},
         shared::{self, Shared, SharedError},
         slots::Exhausted,
     },
@@ -308,13 +308,16 @@ impl Core {
     }
 
     fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
-        // Unconfirmed, nothing may outlive us.
-        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
+        let lasting = match self.config.on_agent_exit {
+            _ if self.confirm.is_some() => Lasting::AsBefore,
+            OnAgentExit::Keep => Lasting::Stays,
+            OnAgentExit::Detach => Lasting::Goes,
+        };
         let egress = self.compiled.needs_egress();
         if self.config.xdp_mode == XdpMode::Generic {
             offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
         }
-        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, exit, egress)?;
+        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, lasting, egress)?;
         if mode == Mode::Generic && self.config.xdp_mode != XdpMode::Generic {
             if let Err(error) = offloads::no_merging(&self.paths, interface) {
                 self.links.detach_others(&[]);
