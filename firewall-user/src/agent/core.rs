@@ -136,7 +136,7 @@ impl Core {
             Err(error) => {
                 // Nothing is attached yet, so what was made is nobody's.
                 if !adopted.existed {
-                    let _empty = std::fs::remove_dir_all(&paths.pins());
+                    let _empty = std::fs::remove_dir_all(paths.pins());
                 }
                 return Err(error.into());
             }
@@ -181,7 +181,7 @@ impl Core {
                 None => {}
             }
             if !adopted.existed {
-                let _gone = std::fs::remove_dir_all(&core.paths.pins());
+                let _gone = std::fs::remove_dir_all(core.paths.pins());
             }
             return Err(error);
         }
@@ -364,21 +364,10 @@ impl Core {
         if guarded == self.guarded {
             return Ok(());
         }
-        let failed = |source| SharedError::Map { name: "GUARDED", source };
-        // New ones first, so that no moment lacks one that stays.
-        for (prefix, bits) in guarded.iter().take(shared::GUARDED_MAX as usize) {
-            self.shared.guarded.insert(addresses::key(prefix), bits, 0).map_err(failed)?;
-        }
-        let keys: Vec<_> = self.shared.guarded.keys().filter_map(Result::ok).collect();
-        let current: Vec<_> = guarded.keys().map(addresses::key).collect();
-        for key in keys.iter().filter(|key| !current.contains(key)) {
-            self.shared.guarded.remove(key).map_err(failed)?;
-        }
-        let too_many = guarded.len() > shared::GUARDED_MAX as usize;
-        self.warn(
-            "guarded",
-            too_many.then(|| format!("only {} of {} own addresses are protected", shared::GUARDED_MAX, guarded.len())),
-        );
+        let fit = self.shared.set_guarded(&guarded)?;
+        let too_many =
+            (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
+        self.warn("guarded", too_many);
         self.guarded = guarded;
         Ok(())
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
-use crate::paths::InstanceName;
+use crate::{config::units, paths::InstanceName};
 
 /// A firewall for APIs that drops in the kernel what should not reach them.
 #[derive(Clone, Debug, Parser)]
@@ -204,9 +204,9 @@ fn prefix(text: &str) -> Result<IpNet, String> {
     Ok(prefix)
 }
 
-/// A duration of at least one second.
+/// A duration of at least one second, in the words of the configuration.
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s, 5m, 1h or 1d"))?;
+    let duration = units::parse_duration(text).map_err(|invalid| invalid.to_string())?;
     if duration < Duration::from_secs(1) {
         return Err("at least one second".to_owned());
     }
