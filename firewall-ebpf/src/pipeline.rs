@@ -1,6 +1,8 @@
 //! The stages in order. Each gives a verdict; the first against the packet ends it, unless it only monitors.
 
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use firewall_common::{
+    ban::{BanKey, guard},
     counter::{NO_RULE, Tally},
     hygiene::{self, Control, check},
     packet::{Fragment, Headers, Network, parse, protocol},
@@ -13,7 +15,7 @@ use crate::{
     ban, exposure,
     frame::XdpFrame,
     list,
-    maps::{GUARDED, PORTS, has_stage, monitored, policy},
+    maps::{CONTROL, GUARDED, PORTS, has_stage, monitored, policy},
     rate, report, size,
 };
 
@@ -21,10 +23,11 @@ use crate::{
 #[inline(always)]
 pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<PassReason, Condemned> {
     // 1. Parse. What cannot be read cannot be judged: in monitor mode it passes.
-    match parse(packet, headers) {
-        Ok(Network::Ip) => {}
-        Ok(Network::Other) => return Ok(PassReason::NonIp),
-        Err(reason) => {
+    match portcullis_parse(packet.ctx.ctx, headers) {
+        IP => {}
+        NOT_IP => return Ok(PassReason::NonIp),
+        refused => {
+            let reason = DropReason::from_number(refused as u8).unwrap_or(DropReason::Truncated);
             return settle(packet, headers, reason, NO_RULE, monitored(0)).map(|()| PassReason::Judged);
         }
     }
@@ -54,6 +57,24 @@ pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<Pass
     // 8. Rates.
     rate::judge(packet, headers, &rate::Subject { service, port, segments, control, allowed })?;
     Ok(PassReason::Judged)
+}
+
+const IP: u64 = 0x100;
+const NOT_IP: u64 = 0x101;
+
+/// [`IP`], [`NOT_IP`], or the number of the reason to drop the packet for.
+///
+/// Global in BTF, as in `bucket.rs`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn portcullis_parse(ctx: *mut xdp_md, headers: *mut Headers) -> u64 {
+    // SAFETY: the caller's reference. The verifier asks for this check, since it judges this function on its own.
+    let Some(headers) = (unsafe { headers.as_mut() }) else { return NOT_IP };
+    match parse(&XdpFrame::new(&XdpContext::new(ctx)), headers) {
+        Ok(Network::Ip) => IP,
+        Ok(Network::Other) => NOT_IP,
+        Err(reason) => reason as u64,
+    }
 }
 
 /// A verdict against the packet: final if enforced, only reported if not.
@@ -102,10 +123,14 @@ fn own_source(headers: &Headers) -> Result<(), DropReason> {
     if policy!(hygiene) & check::OWN_SOURCE == 0 {
         return Ok(());
     }
-    let key = firewall_common::ban::BanKey::host(headers.source);
+    let filter = CONTROL.get(0).map_or(u64::MAX, |control| control.own_filter);
+    if filter & guard::filter_bit(&headers.source) == 0 {
+        return Ok(());
+    }
+    let key = BanKey::host(headers.source);
     // SAFETY: the value is a word that only the agent writes, whole.
-    let guard = unsafe { GUARDED.get(key) }.copied().unwrap_or(0);
-    if guard & firewall_common::ban::guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
+    let known = unsafe { GUARDED.get(key) }.copied().unwrap_or(0);
+    if known & guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
 }
 
 /// Judges whether the packet goes where something exists for the outside.

@@ -1,6 +1,12 @@
 //! The Portcullis agent.
 
+pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dmz;
+pub mod events;
 pub mod host;
+mod http;
+pub mod metrics;
+pub mod paths;

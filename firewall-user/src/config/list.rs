@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -15,6 +14,7 @@ use super::{
     List, ListAction, MODES, Mode,
     lower::{Names, folder_path},
     prefix::{self, Family},
+    prefix_key,
     raw::{Context, Table, Value},
     read,
     report::{Problem, Source, quoted},
@@ -138,8 +138,7 @@ fn parse_file(name: &str, text: &str, family: Option<Family>, action: Option<Lis
                 Err(_) if rest.is_some() => rest.iter_mut().for_each(|(_, count)| *count += 1),
                 Err(fault) => {
                     let start = offset + content.len() - content.trim_ascii_start().len();
-                    let (source, start) = excerpt(name, text, start, index + 1);
-                    let span = start..start + word.len();
+                    let (source, span) = Source::around(name, text, start..start + word.len(), index + 1);
                     if problems.len() < SHOWN {
                         problems.push(Problem::from_invalid(&source, span, fault.explain(word, action)));
                     } else {
@@ -158,37 +157,28 @@ fn parse_file(name: &str, text: &str, family: Option<Family>, action: Option<Lis
     Parsed { prefixes, problems }
 }
 
-/// The lines around `start`, which is in line `number`; and where `start` is among them. Long lines are cut.
-fn excerpt(name: &str, text: &str, start: usize, number: usize) -> (Arc<Source>, usize) {
-    const LONGEST: usize = 160;
-    let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-    let first = text[..line_start.saturating_sub(1)].rfind('\n').map_or(0, |newline| newline + 1);
-    let mut lines = String::new();
-    let mut before = 0;
-    for (line, content) in text[first..].split('\n').take(3).enumerate() {
-        let content = content.trim_end_matches('\r');
-        if first < line_start && line == 1 || first == line_start && line == 0 {
-            before = lines.len();
-        } else if first == line_start && line == 2 {
-            break;
-        }
-        let shown = if content.len() > LONGEST { content.floor_char_boundary(LONGEST) } else { content.len() };
-        lines.push_str(&content[..shown]);
-        lines.push('\n');
-    }
-    let first_line = if first < line_start { number - 1 } else { number };
-    (Source::excerpt(name, &lines, first_line), before + start - line_start)
-}
-
 /// Keeps the first of each, in order.
-fn without_duplicates(prefixes: Vec<IpNet>) -> Vec<IpNet> {
-    // Sorting beats hashing here: lists mostly come sorted already.
-    let mut ordered: Vec<(IpNet, usize)> =
-        prefixes.into_iter().enumerate().map(|(index, prefix)| (prefix, index)).collect();
+fn without_duplicates(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
+    // Sorting beats hashing here: lists mostly come sorted already. As plain numbers it is quick even where not.
+    let mut ordered: Vec<((u64, u64, u8), usize)> = prefixes
+        .iter()
+        .enumerate()
+        .map(|(index, prefix)| {
+            let (address, length) = prefix_key(prefix);
+            let (high, low) = address.halves();
+            ((high, low, length), index)
+        })
+        .collect();
     ordered.sort_unstable();
-    ordered.dedup_by_key(|(prefix, _)| *prefix);
-    ordered.sort_unstable_by_key(|(_, index)| *index);
-    ordered.into_iter().map(|(prefix, _)| prefix).collect()
+    let mut keep = vec![true; prefixes.len()];
+    for pair in ordered.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            keep[pair[1].1] = false;
+        }
+    }
+    let mut keep = keep.into_iter();
+    prefixes.retain(|_| keep.next() == Some(true));
+    prefixes
 }
 
 #[cfg(test)]

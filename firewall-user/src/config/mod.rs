@@ -19,7 +19,7 @@ pub mod units;
 use std::{
     fs::File,
     io::Read as _,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -322,5 +322,5 @@ pub fn prefix_key(prefix: &IpNet) -> (Addr, u8) {
         IpNet::V4(_) => firewall_common::address::V4_OFFSET,
         IpNet::V6(_) => 0,
     };
-    (Addr::from(IpAddr::from(prefix.network())), offset + prefix.prefix_len())
+    (Addr::from(prefix.network()), offset + prefix.prefix_len())
 }

@@ -103,6 +103,10 @@ pub struct Problem {
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
+    /// The whole text, and the byte in it.
+    #[serde(skip)]
+    origin: (Arc<Source>, usize),
+    /// What is shown of it, and the place in that.
     #[serde(skip)]
     source: Arc<Source>,
     #[serde(skip)]
@@ -120,17 +124,15 @@ impl Problem {
     pub(super) fn new(source: &Arc<Source>, span: Range<usize>, message: impl Into<String>) -> Self {
         let span = source.clamp(span);
         let (line, column) = source.position(span.start);
-        Self {
-            file: source.name.clone(),
-            line,
-            column,
-            message: harmless(&message.into()),
-            help: None,
-            source: source.clone(),
-            span,
-            also: None,
-            count: 1,
-        }
+        let origin = (source.clone(), span.start);
+        let (source, span) = if source.is_wide_around(&span) {
+            Source::around(&source.name, &source.text, span, line)
+        } else {
+            (source.clone(), span)
+        };
+        let message = harmless(&message.into());
+        let file = source.name.clone();
+        Self { file, line, column, message, help: None, origin, source, span, also: None, count: 1 }
     }
 
     pub(super) fn from_invalid(source: &Arc<Source>, span: Range<usize>, invalid: Invalid) -> Self {
@@ -142,8 +144,16 @@ impl Problem {
         self
     }
 
-    pub(super) fn also(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
-        self.also = Some((self.source.clamp(span), label.into()));
+    /// Another place of the same text. Where it cannot be shown, the message names it.
+    pub(super) fn also(mut self, span: Range<usize>, label: &str) -> Self {
+        let (origin, _) = &self.origin;
+        let span = origin.clamp(span);
+        if Arc::ptr_eq(origin, &self.source) && !origin.is_wide_around(&span) {
+            self.also = Some((span, label.to_owned()));
+        } else {
+            let (line, column) = origin.position(span.start);
+            self.message.push_str(&format!(" ({label}: line {line}, column {column})"));
+        }
         self
     }
 
@@ -153,12 +163,12 @@ impl Problem {
     }
 
     pub(super) fn is_in(&self, source: &Arc<Source>) -> bool {
-        Arc::ptr_eq(&self.source, source)
+        Arc::ptr_eq(&self.origin.0, source)
     }
 
     /// Where it is in its file, for sorting.
     pub(super) fn offset(&self) -> usize {
-        self.span.start
+        self.origin.1
     }
 }
 
@@ -194,17 +204,58 @@ pub(super) struct Source {
     text: String,
     /// Number of the first line of `text`.
     first_line: usize,
+    /// Where in `text` a line begins that lacks its beginning, and how many characters of it.
+    cut: (usize, usize),
 }
+
+/// Longer lines, in bytes, are not shown whole.
+const WIDE: usize = 400;
+/// Bytes shown of such a line before and behind a place in it.
+const MARGIN: usize = 100;
 
 impl Source {
     pub(super) fn new(name: impl Into<String>, text: &str) -> Arc<Self> {
-        Self::excerpt(name, text, 1)
+        let text = if text.is_empty() { "\n".to_owned() } else { harmless(text) };
+        Arc::new(Self { name: harmless(&name.into()), text, first_line: 1, cut: (0, 0) })
     }
 
-    /// `text` begins at line `first_line` of the file.
-    pub(super) fn excerpt(name: impl Into<String>, text: &str, first_line: usize) -> Arc<Self> {
-        let text = if text.is_empty() { "\n".to_owned() } else { harmless(text) };
-        Arc::new(Self { name: harmless(&name.into()), text, first_line })
+    /// The lines around `span` of `text`, wide ones cut, and where `span` is in them. `span` is in line `number`.
+    pub(super) fn around(name: &str, text: &str, span: Range<usize>, number: usize) -> (Arc<Self>, Range<usize>) {
+        let line = line_around(text, span.start);
+        let before = (line.start > 0).then(|| line_around(text, line.start - 1));
+        let after = (line.end + 1 < text.len()).then(|| line_around(text, line.end + 1));
+        let mut shown = String::new();
+        let mut push = |range: Range<usize>| {
+            let end = text.floor_char_boundary(range.end.min(range.start + WIDE));
+            shown.push_str(&text[range.start..end]);
+            shown.push('\n');
+            shown.len()
+        };
+        let first_line = number - usize::from(before.is_some());
+        let start = before.map_or(0, &mut push);
+        let wide = line.len() > WIDE;
+        let from =
+            if wide { text.floor_char_boundary(span.start.saturating_sub(MARGIN).max(line.start)) } else { line.start };
+        let to = if wide { span.end.min(span.start + MARGIN) + MARGIN } else { line.end };
+        push(from..to.min(line.end));
+        after.map(push);
+        let cut = (start, text[line.start..from].chars().count());
+        let shift = |offset: usize| offset - from + start;
+        let span = shift(span.start)..shift(span.end.min(span.start + MARGIN));
+        let name = harmless(name);
+        (Arc::new(Self { name, text: harmless(&shown), first_line, cut }), span)
+    }
+
+    /// Whether a line that a report would show of `span` is wide.
+    fn is_wide_around(&self, span: &Range<usize>) -> bool {
+        let line = line_around(&self.text, span.start);
+        let before = line_around(&self.text, line.start.saturating_sub(1));
+        let after = line_around(&self.text, (line.end + 1).min(self.text.len()));
+        [before, line, after].iter().any(|line| line.len() > WIDE)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// `span` within its first line and on character boundaries. The end of the text belongs to its last line.
@@ -221,7 +272,8 @@ impl Source {
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.first_line + before.bytes().filter(|byte| *byte == b'\n').count();
-        (line, before[line_start..].chars().count() + 1)
+        let cut = if self.cut.0 == line_start { self.cut.1 } else { 0 };
+        (line, cut + before[line_start..].chars().count() + 1)
     }
 }
 
@@ -266,6 +318,13 @@ impl SourceCode for Source {
             data.lines().count(),
         )))
     }
+}
+
+/// The line that holds the byte at `offset`, without its newline.
+pub(super) fn line_around(text: &str, offset: usize) -> Range<usize> {
+    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[offset..].find('\n').map_or(text.len(), |length| offset + length);
+    start..end
 }
 
 /// `text`, quoted for a message, and shortened if it is long.
@@ -332,12 +391,28 @@ mod tests {
 
     #[test]
     fn an_excerpt_keeps_its_line_numbers() {
-        let source = Source::excerpt("list", "first\nsecond\nthird\n", 499_999);
+        let (source, span) = Source::around("list", "zeroth\nfirst\nsecond\nthird\n", 13..19, 500_000);
+        assert_eq!(span, 6..12);
         let problem = Problem::new(&source, 6..12, "bad").help("good".to_owned());
         assert_eq!((problem.line, problem.column), (500_000, 1));
         let report = Errors::new(vec![problem]).report(false);
         for part in ["[list:500000:1]", "499999 │ first", "500000 │ second", "500001 │ third", "help: good"] {
             assert!(report.contains(part), "{part} in {report}");
         }
+    }
+
+    /// Miette falls over where a caret is beyond column 65535.
+    #[test]
+    fn wide_lines_are_cut() {
+        let text = format!("{0}\n{0}ü=x{0}\n{0}", "abcd ".repeat(20_000));
+        let source = Source::new("file", &text);
+        let at = text.find('x').unwrap();
+        let problem = Problem::new(&source, at..text.len(), "no").also(3..5, "the other");
+        assert_eq!((problem.line, problem.column, problem.offset()), (2, 100_003, at));
+        assert!(problem.is_in(&source));
+        assert_eq!(problem.message, "no (the other: line 1, column 4)");
+        let report = Errors::new(vec![problem]).report(false);
+        assert!(report.contains("[file:2:100003]") && report.contains("ü=xabcd"), "{report}");
+        assert!(report.len() < 4000, "{report}");
     }
 }

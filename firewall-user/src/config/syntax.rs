@@ -10,12 +10,12 @@ use toml::{
     de::{DeTable, DeValue, Error},
 };
 
-use super::report::{Problem, Source};
+use super::report::{Problem, Source, line_around};
 
 pub(super) struct Syntax {
     pub(super) problems: Vec<Problem>,
-    /// From this byte on the document is not what was meant.
-    lost: usize,
+    /// Bytes of the text of which the document does not say what was meant.
+    lost: Vec<Range<usize>>,
 }
 
 impl Syntax {
@@ -25,12 +25,14 @@ impl Syntax {
             .filter(|error| ["unclosed array,", "unclosed inline"].iter().any(|text| error.message().starts_with(text)))
             .filter_map(|error| opening(document.get_ref(), error.span()?.start))
             .min_by_key(|(start, _)| *start);
-        let lost = unclosed.map_or(usize::MAX, |(start, _)| start);
+        let end = unclosed.map_or(usize::MAX, |(start, _)| start);
+        let mut lost = Vec::from_iter(unclosed.map(|(start, _)| start..usize::MAX));
         let mut problems: Vec<Problem> = Vec::new();
         for error in errors {
             let span = error.span().unwrap_or(0..0);
-            let problem = Problem::new(source, span.clone(), format!("not TOML: {}", error.message()));
-            if span.start < lost && problems.iter().all(|earlier| earlier.line != problem.line) {
+            let problem = Problem::new(source, span, format!("not TOML: {}", error.message()));
+            if problem.offset() < end && problems.iter().all(|earlier| earlier.line != problem.line) {
+                lost.push(statement(source.text(), problem.offset()));
                 problems.push(problem);
             }
         }
@@ -41,11 +43,26 @@ impl Syntax {
         Self { problems, lost }
     }
 
-    /// Whether a problem of the recovered document is one of the text, too: what the parser made of a line that it did
-    /// not understand deserves no further complaint.
+    /// Whether a problem of the recovered document is one of the text, too: what the parser made of that which it did not
+    /// understand deserves no further complaint.
     pub(super) fn trusts(&self, problem: &Problem) -> bool {
-        problem.offset() < self.lost && self.problems.iter().all(|error| error.line != problem.line)
+        self.lost.iter().all(|lost| !lost.contains(&problem.offset()))
     }
+}
+
+/// The line of `offset`; if it is a table's header, with the keys that follow, since they lost their table.
+fn statement(text: &str, offset: usize) -> Range<usize> {
+    let is_header = |line: &Range<usize>| text[line.clone()].trim_start().starts_with('[');
+    let first = line_around(text, offset);
+    let mut lost = first.start..first.end + 1;
+    while is_header(&first) && lost.end < text.len() {
+        let next = line_around(text, lost.end);
+        if is_header(&next) {
+            break;
+        }
+        lost.end = next.end + 1;
+    }
+    lost
 }
 
 /// Where the outermost array or inline table begins that is still open at `end`, and what would close it.

@@ -110,7 +110,7 @@ fn rate(text: &str, units: &[(&str, u64)]) -> Result<RateWord, Fault> {
 }
 
 fn unscaled(value: u64, units: &[(&str, u64)]) -> String {
-    let fits = units.iter().filter(|(_, factor)| value % factor == 0 && (value > 0 || *factor == 1));
+    let fits = units.iter().filter(|(_, factor)| value.is_multiple_of(*factor) && (value > 0 || *factor == 1));
     let (unit, factor) = fits.max_by_key(|(_, factor)| *factor).unwrap_or(&units[0]);
     format!("{}{unit}", value / factor)
 }

@@ -144,6 +144,7 @@ pub struct Table {
     /// `bans`, `lists-v4`, `lists-v6`, `rules`.
     pub name: String,
     pub entries: u64,
+    /// 0: made to fit with every policy, so it is never full.
     pub capacity: u64,
 }
 

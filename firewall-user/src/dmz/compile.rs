@@ -22,7 +22,7 @@ use super::{
 use crate::config::{self, Config, Dmz, ListAction, Mode, Per, Rate, Services, prefix_key};
 
 /// All that an instance reads, ready to be written into its maps.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
     /// `generation` and `mtu` are the agent's to fill in.
     pub policy: Policy,

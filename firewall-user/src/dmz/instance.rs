@@ -96,10 +96,10 @@ impl Instance {
             .map_max_entries("LISTS_V4", (compiled.lists_v4.len() as u32).max(1))
             .map_max_entries("LISTS_V6", (compiled.lists_v6.len() as u32).max(1));
         for (name, path, entries) in &pins {
-            loader.map_max_entries(name, *entries).map_pin_path(*name, path.as_path());
+            loader.map_max_entries(name, *entries).map_pin_path(name, path.as_path());
         }
         for (name, path) in &handed_on.pins {
-            loader.map_pin_path(*name, path.as_path());
+            loader.map_pin_path(name, path.as_path());
         }
         let ebpf = loader.load(OBJECT).map_err(InstanceError::Load)?;
         let mut instance = Self { ebpf, lists_v4: compiled.lists_v4.clone(), lists_v6: compiled.lists_v6.clone() };
@@ -123,6 +123,16 @@ impl Instance {
             .program_mut("portcullis_egress")
             .and_then(|program| program.try_into().ok())
             .expect("the object we built holds this program")
+    }
+
+    /// Id of the loaded XDP program.
+    pub fn program_id(&mut self) -> Option<u32> {
+        self.xdp().info().ok().map(|info| info.id())
+    }
+
+    /// Entries in the list tables, IPv4 and IPv6.
+    pub fn list_entries(&self) -> (usize, usize) {
+        (self.lists_v4.len(), self.lists_v6.len())
     }
 
     /// The object, for traces of aya-log.

@@ -5,6 +5,7 @@
 //! flows are not (buckets start full, replies of flows before are found by socket lookup).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues, RingBuf};
 use firewall_common::{
     ABI_VERSION,
-    ban::{Ban, BanKey},
+    ban::{Ban, BanKey, guard},
     counter::{self, Counter, SlotName},
     event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     flow::FlowKey,
@@ -22,12 +23,15 @@ use firewall_common::{
 };
 
 use super::{compile::bucket_sets, slots::Slots, syscall};
-use crate::config::Tables;
+use crate::{
+    config::Tables,
+    host::addresses::{self, Guarded},
+};
 
 /// Bytes of the ring of events.
 const EVENT_BYTES: u32 = 1 << 20;
 /// Prefixes with a meaning of their own that fit.
-pub const GUARDED_MAX: u32 = 4096;
+const GUARDED_MAX: u32 = 4096;
 /// Interfaces that fit.
 const INTERFACES_MAX: u32 = 256;
 
@@ -175,7 +179,7 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
 /// Handles on the shared maps.
 pub struct Shared {
     pub bans: HashMap<MapData, BanKey, Ban>,
-    pub guarded: HashMap<MapData, BanKey, u32>,
+    guarded: HashMap<MapData, BanKey, u32>,
     pub interfaces: HashMap<MapData, u32, Interface>,
     control: Array<MapData, Control>,
     counters: PerCpuArray<MapData, Counter>,
@@ -224,26 +228,44 @@ impl Shared {
         Ok(typed!(self.directory, "EVENTS"))
     }
 
-    /// Every counter, summed over CPUs.
+    /// Every counter, summed over CPUs, those included that follow from others.
     pub fn counters(&self) -> Result<Vec<Counter>, SharedError> {
-        (0..counter::TABLE_LEN)
-            .map(|index| {
-                let values =
-                    self.counters.get(&index, 0).map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
-                Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
-                    packets: sum.packets + value.packets,
-                    bytes: sum.bytes + value.bytes,
-                }))
-            })
-            .collect()
+        let mut sums = [Counter::default(); counter::TABLE_LEN as usize];
+        for (index, sum) in (0..).zip(&mut sums) {
+            let values =
+                self.counters.get(&index, 0).map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
+            for value in values.iter() {
+                sum.packets += value.packets;
+                sum.bytes += value.bytes;
+            }
+        }
+        counter::derive(&mut sums);
+        Ok(sums.to_vec())
+    }
+
+    /// Replaces the prefixes with a meaning of their own. Gives how many of them fit.
+    pub fn set_guarded(&mut self, guarded: &Guarded) -> Result<usize, SharedError> {
+        let failed = |source| SharedError::Map { name: "GUARDED", source };
+        let entries: BTreeMap<_, _> = guarded.iter().take(GUARDED_MAX as usize).collect();
+        // New ones first, so that no moment lacks one that stays; their filter before them.
+        let own = guarded.iter().filter(|(_, bits)| **bits & guard::OWN != 0);
+        let filter = own.fold(0, |filter, ((address, _), _)| filter | guard::filter_bit(&(*address).into()));
+        let control = self.control()?;
+        self.set_control(Control { own_filter: control.own_filter | filter, ..control })?;
+        let stale: Vec<BanKey> = self.guarded.keys().filter_map(Result::ok).collect();
+        for (prefix, bits) in &entries {
+            self.guarded.insert(addresses::key(prefix), *bits, 0).map_err(failed)?;
+        }
+        let current: Vec<BanKey> = entries.keys().map(|prefix| addresses::key(prefix)).collect();
+        for key in stale.iter().filter(|key| !current.contains(key)) {
+            self.guarded.remove(key).map_err(failed)?;
+        }
+        self.set_control(Control { own_filter: filter, ..control })?;
+        Ok(entries.len())
     }
 
     pub fn slots(&self) -> Result<Slots, SharedError> {
-        let names: Vec<SlotName> = (0..u32::from(counter::MAX_RULES))
-            .map(|slot| self.slot_names.get(&slot, 0))
-            .collect::<Result<_, _>>()
-            .map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })?;
-        Ok(Slots::from_names(names.iter().map(SlotName::as_str)))
+        read_slots(&self.slot_names)
     }
 
     /// Writes the names that changed from `before` to `after`; a slot that changes hands starts at zero.
@@ -272,6 +294,17 @@ impl Shared {
         self.slot_names.set(u32::from(slot), name, 0).map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })
     }
 
+    /// The slots in the pins of `directory`.
+    pub fn slots_at(directory: &Path) -> Result<Slots, SharedError> {
+        read_slots(&typed!(directory, "SLOT_NAMES"))
+    }
+
+    /// The last generation that went live with the pins of `directory`.
+    pub fn generation_at(directory: &Path) -> Result<u32, SharedError> {
+        let control: Array<MapData, Control> = typed!(directory, "CONTROL");
+        Ok(control.get(&0, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })?.generation)
+    }
+
     /// Every ban, expired ones included. A ban set meanwhile may or may not be among them.
     pub fn all_bans(&self) -> Vec<(BanKey, Ban)> {
         self.bans.iter().filter_map(Result::ok).collect()
@@ -284,6 +317,14 @@ impl Shared {
             .map_err(|source| SharedError::Map { name: "BANS", source })?;
         Ok(map.iter().filter_map(Result::ok).collect())
     }
+}
+
+fn read_slots(map: &Array<MapData, SlotName>) -> Result<Slots, SharedError> {
+    let names: Vec<SlotName> = (0..u32::from(counter::MAX_RULES))
+        .map(|slot| map.get(&slot, 0))
+        .collect::<Result<_, _>>()
+        .map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })?;
+    Ok(Slots::from_names(names.iter().map(SlotName::as_str)))
 }
 
 /// Writes entries of a longest-prefix-match table, array and the like at once.

@@ -9,6 +9,8 @@ use aya::Pod;
 
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 
 /// `struct` of `BPF_MAP_*_BATCH` in `union bpf_attr` (Linux 5.6).
@@ -95,18 +97,13 @@ struct GetFd {
 
 /// Asks the kernel where the link with this id is attached.
 pub fn link_place(id: u32) -> io::Result<LinkPlace> {
-    let mut attributes = GetFd { id, next: 0, flags: 0 };
-    // SAFETY: the kernel reads the attributes, which outlive the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_GET_FD_BY_ID, &raw mut attributes, size_of::<GetFd>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just opened it for us.
-    let link = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-
+    let link = by_id(BPF_LINK_GET_FD_BY_ID, id)?;
     let mut info = LinkInfo::default();
-    let mut attributes =
-        GetInfo { fd: fd as u32, length: size_of::<LinkInfo>() as u32, info: (&raw mut info).addr() as u64 };
+    let mut attributes = GetInfo {
+        fd: link.as_raw_fd().cast_unsigned(),
+        length: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info).addr() as u64,
+    };
     // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<GetInfo>()) };
@@ -115,4 +112,54 @@ pub fn link_place(id: u32) -> io::Result<LinkPlace> {
         return Err(io::Error::last_os_error());
     }
     Ok(LinkPlace { program: info.program, interface: info.interface })
+}
+
+/// A loaded program, kept from going by an open descriptor.
+#[derive(Debug)]
+pub struct HeldProgram(OwnedFd);
+
+impl HeldProgram {
+    /// Id of the link pinned at `path`, and the program behind it.
+    pub fn behind_pin(path: &std::path::Path) -> Option<(u32, Self)> {
+        let link = aya::programs::links::PinnedLink::from_pin(path).ok()?;
+        let info = aya::programs::links::FdLink::from(link).info().ok()?;
+        let program = by_id(BPF_PROG_GET_FD_BY_ID, info.program_id()).ok()?;
+        Some((info.id(), Self(program)))
+    }
+
+    /// Makes this the program behind the link, atomically.
+    pub fn put_behind(&self, link: u32) -> io::Result<()> {
+        let link = by_id(BPF_LINK_GET_FD_BY_ID, link)?;
+        let mut attributes = UpdateLink {
+            link: link.as_raw_fd().cast_unsigned(),
+            program: self.0.as_raw_fd().cast_unsigned(),
+            flags: 0,
+            old: 0,
+        };
+        // SAFETY: the kernel reads the attributes, which outlive the call.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attributes, size_of::<UpdateLink>()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// `struct` of `BPF_LINK_UPDATE` in `union bpf_attr`.
+#[repr(C)]
+struct UpdateLink {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
+}
+
+/// Opens the object with this id.
+fn by_id(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
+    let mut attributes = GetFd { id, next: 0, flags: 0 };
+    // SAFETY: the kernel reads the attributes, which outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<GetFd>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

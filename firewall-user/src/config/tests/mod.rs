@@ -1,8 +1,8 @@
-//! Whole configurations: every kind of error with its place, all errors at once, and the example file.
+//! Whole configurations: every kind of error with its place, all errors at once, and what values become.
+
+mod example;
 
 use super::*;
-
-const EXAMPLE: &str = include_str!("../../portcullis.example.toml");
 
 /// Reads `text` behind the line `interfaces = ["eth0"]`, so its first line is line 2.
 fn with_interface(text: &str) -> Result<Config, Errors> {
@@ -312,6 +312,13 @@ fn errors_of_toml_come_with_the_others() {
             ],
         ),
         ("[dmz.size]\nrules = [{ max = 5", &[(3, 9, "not TOML: this is never closed", "a `]` is missing")]),
+        (
+            "[dmz.hygiene\nland = 1\n[events]\nstdout = 1",
+            &[
+                (2, 13, "not TOML: unclosed table, expected `]`", ""),
+                (5, 10, "`stdout` wants `true` or `false`, not an integer", ""),
+            ],
+        ),
         ("x", &[(2, 2, "not TOML: key with no value, expected `=`", "")]),
     ];
     for (text, expected) in cases {
@@ -474,53 +481,4 @@ fn no_more_than_the_kernel_has_room_for() {
     let lists: String =
         (0..257).map(|n| format!("[[dmz.list]]\nname = \"{n}\"\naction = \"allow\"\nprefixes = []\n")).collect();
     assert_problems("257 lists", with_interface(&lists), &[(1026, 1, "more than 256 lists", "")]);
-}
-
-#[test]
-fn the_example_loads() {
-    let config = whole(EXAMPLE).unwrap_or_else(|errors| panic!("{}", errors.report(false)));
-    assert_eq!((config.dmz.lists.len(), config.dmz.rates.len(), config.dmz.size.rules.len()), (2, 2, 2));
-    // What it calls defaults is what an absent key gives.
-    let bare = self::config("");
-    assert_eq!(config.dmz.hygiene.reflection_ports, bare.dmz.hygiene.reflection_ports);
-    assert_eq!(config.dmz.tables, bare.dmz.tables);
-    assert_eq!(format!("{:?}", config.dmz.hygiene), format!("{:?}", bare.dmz.hygiene));
-}
-
-/// Each key that the parser asks for stands in its section of the example, be it commented out.
-#[test]
-fn the_example_names_every_key() {
-    let mut written = std::collections::BTreeSet::new();
-    let mut section = String::new();
-    for line in EXAMPLE.lines() {
-        let line = line.trim_start_matches("# ").trim();
-        if line.starts_with('[') && line.ends_with(']') {
-            section = line.trim_matches(['[', ']']).to_owned() + ".";
-            written.insert(line.trim_matches(['[', ']']).to_owned());
-            continue;
-        }
-        // `key = value`, or `parent = { key = value, key = value }`.
-        let mut prefix = section.clone();
-        for part in line.split_inclusive(['{', ',', '[', '}']) {
-            let Some((key, _)) = part.split_once('=') else { continue };
-            let key = key.trim();
-            if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                written.insert(format!("{prefix}{key}"));
-                if part.ends_with('{') {
-                    prefix = format!("{prefix}{key}.");
-                }
-            }
-            if line.starts_with('{') {
-                prefix = format!("{section}rules.");
-                written.insert(format!("{prefix}{key}"));
-            }
-        }
-    }
-    let document = DeTable::parse(EXAMPLE).unwrap();
-    let context = raw::Context::new(Source::new("example", EXAMPLE), false);
-    lower::lower(raw::Table::root(document.get_ref(), &context), Path::new(""), vec![], &Overrides::default());
-    let known = context.known.borrow();
-    assert!(known.len() > 60, "{known:?}");
-    let missing: Vec<_> = known.iter().filter(|key| *key != "dmz" && !written.contains(*key)).collect();
-    assert!(missing.is_empty(), "not in the example: {missing:?}; there: {written:?}");
 }

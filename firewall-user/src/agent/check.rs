@@ -1,0 +1,137 @@
+//! `portcullis check`: says what is wrong with a configuration, what it would do, and what it needs. Touches nothing.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::lockout;
+use crate::{
+    cli::{BAD_INPUT, CheckArgs, show},
+    config::{self, Config, ListAction, Overrides, XdpMode},
+    dmz::{compile::compile, shared, slots::Slots},
+    host::{interface::Interface, session},
+    paths::Paths,
+};
+
+/// What a configuration amounts to.
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    pub ok: bool,
+    pub errors: Vec<config::Problem>,
+    pub warnings: Vec<String>,
+    /// Bytes of kernel memory the policy takes, roughly.
+    pub kernel_memory: Option<u64>,
+    pub interfaces: Vec<String>,
+    pub prefixes: usize,
+    pub rates: usize,
+}
+
+pub fn check(_paths: &Paths, args: CheckArgs) -> Result<ExitCode> {
+    let (checked, report) = judge(&args.source.config, &args.source.interfaces);
+    if !checked.ok && !args.output.json {
+        eprint!("{report}");
+    } else {
+        show(args.output.json, &checked, print)?;
+    }
+    Ok(if checked.ok { ExitCode::SUCCESS } else { ExitCode::from(BAD_INPUT) })
+}
+
+fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    for warning in &checked.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    let memory = checked.kernel_memory.unwrap_or(0).div_ceil(1 << 20);
+    writeln!(
+        out,
+        "the configuration is good: {} prefixes, {} rates, on {}; it takes about {memory} MiB of kernel memory",
+        checked.prefixes,
+        checked.rates,
+        checked.interfaces.join(", ")
+    )
+}
+
+/// The result, and the report of errors for a person to read.
+fn judge(path: &Path, interfaces: &[String]) -> (Checked, String) {
+    let overrides = Overrides { interfaces: interfaces.to_vec() };
+    match config::load(path, &overrides) {
+        Ok(config) => (accepted(&config), String::new()),
+        Err(errors) => {
+            let report = errors.to_string();
+            let checked = Checked {
+                ok: false,
+                errors: errors.problems().to_vec(),
+                warnings: Vec::new(),
+                kernel_memory: None,
+                interfaces: Vec::new(),
+                prefixes: 0,
+                rates: 0,
+            };
+            (checked, report)
+        }
+    }
+}
+
+fn accepted(config: &Config) -> Checked {
+    let mut warnings: Vec<String> = config.interfaces.iter().filter_map(|name| about_interface(config, name)).collect();
+    if let Some(session) = session::current() {
+        warnings.extend(lockout::would_drop(config, &session));
+    }
+    warnings.extend(shadowed(config));
+    Checked {
+        ok: true,
+        errors: Vec::new(),
+        warnings,
+        kernel_memory: Some(memory(config)),
+        interfaces: config.interfaces.clone(),
+        prefixes: config.dmz.lists.iter().map(|list| list.prefixes.len()).sum(),
+        rates: config.dmz.rates.len(),
+    }
+}
+
+fn about_interface(config: &Config, name: &str) -> Option<String> {
+    match Interface::find(name) {
+        Err(error) => Some(format!("interface `{name}` cannot be asked: {error}")),
+        Ok(None) => Some(format!("there is no interface `{name}` now")),
+        Ok(Some(interface)) if !interface.is_ethernet() => {
+            Some(format!("{name} is no Ethernet interface (hardware type {}): `run` refuses it", interface.hardware))
+        }
+        Ok(Some(_)) if config.xdp_mode == XdpMode::Generic => {
+            Some(format!("{name}: in generic mode GRO and LRO are switched off while Portcullis runs"))
+        }
+        Ok(Some(_)) => None,
+    }
+}
+
+/// Block lists of which every entry is allowed anyway.
+fn shadowed(config: &Config) -> Vec<String> {
+    let allow: Vec<_> = config.dmz.lists.iter().filter(|list| list.action == ListAction::Allow).collect();
+    let covered = |prefix: &ipnet::IpNet| {
+        allow.iter().find(|list| list.prefixes.iter().any(|outer| outer.contains(prefix))).map(|list| &list.name)
+    };
+    config
+        .dmz
+        .lists
+        .iter()
+        .filter(|list| list.action == ListAction::Block)
+        .filter_map(|list| {
+            let (prefix, by) = list.prefixes.iter().find_map(|prefix| Some((prefix, covered(prefix)?)))?;
+            Some(format!("block list `{}`: {prefix} never matches, the allow list `{by}` covers it", list.name))
+        })
+        .collect()
+}
+
+fn memory(config: &Config) -> u64 {
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let lists = compile(config, &Slots::default()).map_or(0, |compiled| {
+        // A node of the kernel's trie: header, prefix, value, and the inner nodes between.
+        let (v4, v6) = (compiled.lists_v4.len() as u64, compiled.lists_v6.len() as u64);
+        2 * (v4 * 64 + v6 * 96)
+    });
+    let ports = u64::from(firewall_common::port::TABLE_LEN) * 8;
+    shared::memory(&config.dmz.tables, cpus) + lists + ports
+}

@@ -1,0 +1,485 @@
+//! The agent's one piece of state: the policy in force and everything that carries it. Whoever holds it may change it, one
+//! at a time.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, RwLock},
+    time::{Duration, Instant, SystemTime},
+};
+
+use firewall_common::policy;
+
+use super::{bans, offloads, rollback::Before};
+use crate::{
+    config::{self, Config, OnAgentExit, Overrides, XdpMode},
+    control::api,
+    dmz::{
+        compile::{self, Compiled},
+        instance::{Instance, InstanceError},
+        link::{LinkError, Links, Mode},
+        shared::{self, Shared, SharedError},
+        slots::Exhausted,
+    },
+    events::{
+        SinkError, Sinks, format_time,
+        kernel::{Names, RuleKind, RuleName},
+    },
+    host::{
+        addresses::{self, Guarded},
+        interface::Interface,
+    },
+    paths::Paths,
+};
+
+/// Why a policy did not come into force.
+#[derive(Debug)]
+pub enum CoreError {
+    Config(config::Errors),
+    Rules(Exhausted),
+    Shared(SharedError),
+    Instance(InstanceError),
+    Link(LinkError),
+    NoInterface {
+        name: String,
+    },
+    Interface {
+        name: String,
+        source: std::io::Error,
+    },
+    /// Merged packets would be judged as one.
+    Merging(crate::host::interface::OffloadError),
+    Sinks(SinkError),
+}
+
+impl fmt::Display for CoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::Rules(error) => error.fmt(f),
+            Self::Shared(error) => error.fmt(f),
+            Self::Instance(error) => error.fmt(f),
+            Self::Link(error) => error.fmt(f),
+            Self::NoInterface { name } => write!(f, "there is no interface `{name}`"),
+            Self::Interface { name, source } => write!(f, "interface `{name}`: {source}"),
+            Self::Merging(error) => write!(
+                f,
+                "{error}; in generic mode merged packets would be judged as one. Native mode (`xdp_mode = \"native\"`) sees \
+                 them as they came"
+            ),
+            Self::Sinks(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CoreError {}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$error> for CoreError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+from!(config::Errors => Config, Exhausted => Rules, SharedError => Shared, InstanceError => Instance, LinkError => Link, SinkError => Sinks);
+
+/// What the event reader needs, replaced whole when a policy changes.
+pub type SharedNames = Arc<RwLock<Arc<Names>>>;
+
+pub struct Core {
+    pub paths: Paths,
+    config_path: PathBuf,
+    overrides: Overrides,
+    trace: bool,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    pub config: Config,
+    compiled: Compiled,
+    pub instance: Instance,
+    pub links: Links,
+    pub shared: Shared,
+    pub guarded: Guarded,
+    pub names: SharedNames,
+    pub sinks: Arc<Sinks>,
+    pub reloads: api::Reloads,
+    pub started: Instant,
+    /// Until when the policy must be confirmed, and what was there before.
+    pub confirm: Option<(Instant, Before)>,
+    /// By subject, so that one that is over goes.
+    warnings: BTreeMap<String, String>,
+    /// Bans have changed since they were written.
+    pub bans_dirty: bool,
+}
+
+impl Core {
+    /// Brings the policy of `config` into force, adopting what an agent before us left.
+    pub fn start(
+        paths: Paths,
+        config_path: PathBuf,
+        overrides: Overrides,
+        config: Config,
+        trace: bool,
+        confirm: Option<Duration>,
+    ) -> Result<Self, CoreError> {
+        let interfaces = find_interfaces(&config.interfaces)?;
+        let sinks = Arc::new(Sinks::open(&config.events)?);
+        let adopted = shared::adopt(&paths.pins(), &config.dmz.tables)?;
+        // Maps that do not exist have no slots; those that do are opened after the instance made what was missing.
+        let slots = if adopted.existed { Shared::slots_at(&paths.pins())? } else { Default::default() };
+        let generation = if adopted.existed { Shared::generation_at(&paths.pins())? } else { 0 };
+        let mut compiled = compile::compile(&config, &slots)?;
+        complete(&mut compiled, &interfaces, generation + 1, trace);
+        let instance = match Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None) {
+            Ok(instance) => instance,
+            Err(error) => {
+                // Nothing is attached yet, so what was made is nobody's.
+                if !adopted.existed {
+                    let _empty = std::fs::remove_dir_all(paths.pins());
+                }
+                return Err(error.into());
+            }
+        };
+        let mut shared = Shared::open(&paths.pins(), random_seed())?;
+        shared.set_slots(&slots, &compiled.slots)?;
+        bans::carry_over(&mut shared, &adopted.bans);
+        let before = confirm.map(|_| Before::capture(&paths.pins()));
+        let mut core = Self {
+            links: Links::new(&paths.pins()),
+            names: Arc::default(),
+            sinks,
+            reloads: api::Reloads::default(),
+            started: Instant::now(),
+            confirm: confirm.zip(before).map(|(within, before)| (Instant::now() + within, before)),
+            warnings: BTreeMap::new(),
+            bans_dirty: false,
+            guarded: Guarded::new(),
+            paths,
+            config_path,
+            overrides,
+            trace,
+            logger: None,
+            config,
+            compiled: compiled.clone(),
+            shared,
+            instance,
+        };
+        core.refresh_guarded()?;
+        match bans::restore(&mut core.shared, &core.paths.bans()) {
+            Ok(0) => {}
+            Ok(restored) => tracing::info!("{restored} bans restored from {}", core.paths.bans().display()),
+            Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
+        }
+        core.publish_names();
+        if let Err(error) = core.attach_all(&interfaces) {
+            // What was attached meanwhile goes, or goes back, as if we had never come.
+            let before = core.confirm.take().map(|(_, before)| before);
+            match before {
+                Some(before) => before.restore(&mut core.links),
+                None if !adopted.existed => core.links.detach_others(&[]),
+                None => {}
+            }
+            if !adopted.existed {
+                let _gone = std::fs::remove_dir_all(core.paths.pins());
+            }
+            return Err(error);
+        }
+        core.settle(compiled)?;
+        Ok(core)
+    }
+
+    /// Compiles the configuration anew and swaps it in. On an error everything stays as it was.
+    pub fn reload(&mut self) -> Result<api::Reloaded, CoreError> {
+        let began = Instant::now();
+        let result = self.try_reload();
+        self.reloads.last = Some(format_time(SystemTime::now()));
+        match &result {
+            Ok(_) => {
+                self.reloads.succeeded += 1;
+                self.reloads.last_error = None;
+            }
+            Err(error) => {
+                self.reloads.failed += 1;
+                self.reloads.last_error = Some(error.to_string());
+            }
+        }
+        let changed = result?;
+        Ok(api::Reloaded {
+            generation: self.compiled.policy.generation,
+            unchanged: !changed,
+            milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// `false` if nothing had changed.
+    fn try_reload(&mut self) -> Result<bool, CoreError> {
+        let config = config::load(&self.config_path, &self.overrides)?;
+        let interfaces = find_interfaces(&config.interfaces)?;
+        let mut compiled = compile::compile(&config, &self.compiled.slots)?;
+        let generation = self.compiled.policy.generation;
+        complete(&mut compiled, &interfaces, generation, self.trace);
+        if config.events != self.config.events {
+            self.sinks.reconfigure(&config.events)?;
+        }
+        let same_place = config.interfaces == self.config.interfaces
+            && config.xdp_mode == self.config.xdp_mode
+            && config.on_agent_exit == self.config.on_agent_exit
+            && config.dmz.tables == self.config.dmz.tables;
+        if compiled == self.compiled && same_place {
+            self.config = config;
+            return Ok(false);
+        }
+        compiled.policy.generation = generation.wrapping_add(1);
+        self.swap(config, compiled, &interfaces)?;
+        Ok(true)
+    }
+
+    fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
+        let resized = config.dmz.tables != self.config.dmz.tables;
+        let adopted = shared::adopt(&self.paths.pins(), &config.dmz.tables)?;
+        self.shared.set_slots(&self.compiled.slots, &compiled.slots)?;
+        let previous = (!resized).then_some(&self.instance);
+        let loaded = Instance::load(&compiled, &self.paths.pins(), &config.dmz.tables, previous);
+        let next = match loaded {
+            Ok(next) => next,
+            Err(error) => {
+                self.shared.set_slots(&compiled.slots, &self.compiled.slots)?;
+                return Err(error.into());
+            }
+        };
+        let mut old_shared = None;
+        if resized {
+            let fresh = Shared::open(&self.paths.pins(), random_seed())?;
+            old_shared = Some(std::mem::replace(&mut self.shared, fresh));
+            bans::carry_over(&mut self.shared, &adopted.bans);
+        }
+        let old_config = std::mem::replace(&mut self.config, config);
+        let mut old_instance = std::mem::replace(&mut self.instance, next);
+        // Events of the new policy may come before all links carry it; old names stay valid meanwhile.
+        let old_compiled = std::mem::replace(&mut self.compiled, compiled.clone());
+        self.publish_names();
+        if let Err(error) = self.attach_all(interfaces) {
+            std::mem::swap(&mut self.instance, &mut old_instance);
+            self.config = old_config;
+            self.compiled = old_compiled;
+            if let Some(old) = old_shared {
+                self.shared = old;
+            }
+            if let Ok(interfaces) = find_interfaces(&self.config.interfaces)
+                && let Err(back) = self.attach_all(&interfaces)
+            {
+                self.warn("links", Some(format!("the policy before could not be put back everywhere: {back}")));
+            }
+            self.publish_names();
+            return Err(error);
+        }
+        // Bans set in the old table while the new one was filled.
+        if let Some(old) = old_shared {
+            bans::carry_over(&mut self.shared, &old.all_bans());
+        }
+        self.settle(compiled)
+    }
+
+    /// What follows once every link carries the policy: interfaces and slots that it does not use are given up.
+    fn settle(&mut self, compiled: Compiled) -> Result<(), CoreError> {
+        let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
+        self.links.detach_others(&keep);
+        let slots = compiled.slots.only(compiled.names.iter().map(String::as_str));
+        self.shared.set_slots(&compiled.slots, &slots)?;
+        let control = self.shared.control()?;
+        self.shared.set_control(policy::Control { generation: compiled.policy.generation, ..control })?;
+        self.compiled = Compiled { slots, ..compiled };
+        self.publish_names();
+        self.open_trace();
+        Ok(())
+    }
+
+    /// Attaches the instance in force to `interfaces`.
+    fn attach_all(&mut self, interfaces: &[Interface]) -> Result<(), CoreError> {
+        for interface in interfaces {
+            self.shared
+                .interfaces
+                .insert(interface.index, policy::Interface { mtu: interface.mtu, padding: 0 }, 0)
+                .map_err(|source| SharedError::Map { name: "INTERFACES", source })?;
+            self.attach(interface)?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
+        // Unconfirmed, nothing may outlive us.
+        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
+        let egress = self.compiled.needs_egress();
+        if self.config.xdp_mode == XdpMode::Generic {
+            offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
+        }
+        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, exit, egress)?;
+        if mode == Mode::Generic && self.config.xdp_mode != XdpMode::Generic {
+            if let Err(error) = offloads::no_merging(&self.paths, interface) {
+                self.links.detach_others(&[]);
+                return Err(CoreError::Merging(error));
+            }
+            self.warn(
+                &format!("mode {}", interface.name),
+                Some(format!("{}: the driver has no native XDP, generic mode is slower", interface.name)),
+            );
+        }
+        let stripped = offloads::no_vlan_stripping(&self.paths, interface).err().map(|error| {
+            format!("{error}: the card takes VLAN tags out of frames, so what is tagged is judged as if it were not")
+        });
+        self.warn(&format!("vlan {}", interface.name), stripped);
+        Ok(())
+    }
+
+    /// Looks again at interfaces, addresses, gateways and resolvers.
+    pub fn refresh(&mut self) -> Result<(), CoreError> {
+        self.refresh_guarded()?;
+        let mut present = Vec::new();
+        for name in self.config.interfaces.clone() {
+            let found = Interface::find(&name).map_err(|source| CoreError::Interface { name: name.clone(), source })?;
+            let absent = found.is_none().then(|| format!("{name} does not exist: nothing is filtered there"));
+            self.warn(&format!("absent {name}"), absent);
+            present.extend(found);
+        }
+        let mtu = smallest_mtu(&present);
+        if !present.is_empty() && mtu != self.compiled.policy.mtu {
+            // The program knows the smallest MTU as a constant.
+            let mut compiled = self.compiled.clone();
+            compiled.policy.mtu = mtu;
+            compiled.policy.generation = compiled.policy.generation.wrapping_add(1);
+            let config = self.config.clone();
+            return self.swap(config, compiled, &present);
+        }
+        let moved: Vec<Interface> = present
+            .into_iter()
+            .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
+            .collect();
+        self.attach_all(&moved)
+    }
+
+    fn refresh_guarded(&mut self) -> Result<(), CoreError> {
+        let (guarded, problems) = addresses::guarded();
+        self.warn("addresses", (!problems.is_empty()).then(|| problems.join("; ")));
+        if guarded == self.guarded {
+            return Ok(());
+        }
+        let fit = self.shared.set_guarded(&guarded)?;
+        let too_many =
+            (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
+        self.warn("guarded", too_many);
+        self.guarded = guarded;
+        Ok(())
+    }
+
+    /// Keeps the policy for good: from now on links are pinned.
+    pub fn confirm(&mut self) -> Result<(), CoreError> {
+        if self.confirm.take().is_some() {
+            let interfaces = find_interfaces(&self.config.interfaces)?;
+            self.attach_all(&interfaces)?;
+        }
+        Ok(())
+    }
+
+    /// Sets or, with `None`, lifts the warning about `subject`.
+    pub fn warn(&mut self, subject: &str, warning: Option<String>) {
+        match warning {
+            Some(text) if self.warnings.get(subject) != Some(&text) => {
+                tracing::warn!("{text}");
+                self.warnings.insert(subject.to_owned(), text);
+            }
+            Some(_) => {}
+            None => {
+                self.warnings.remove(subject);
+            }
+        }
+    }
+
+    /// Goes back to what was there before an unconfirmed start.
+    pub fn roll_back(&mut self) {
+        if let Some((_, before)) = self.confirm.take() {
+            before.restore(&mut self.links);
+        }
+    }
+
+    /// Passes on what the program traced.
+    pub fn flush_trace(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Listens to the traces of the instance in force.
+    fn open_trace(&mut self) {
+        if self.trace {
+            match aya_log::EbpfLogger::init(self.instance.ebpf()) {
+                Ok(logger) => self.logger = Some(logger),
+                Err(error) => self.warn("trace", Some(format!("no traces: {error}"))),
+            }
+        }
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.values().cloned().collect()
+    }
+
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    pub fn config_path(&self) -> &std::path::Path {
+        &self.config_path
+    }
+
+    fn publish_names(&self) {
+        let rule = |name: &str| {
+            let (kind, name) = name.split_once('/')?;
+            let kind = match kind {
+                "list" => RuleKind::List,
+                "rate" => RuleKind::Rate,
+                "size" => RuleKind::Size,
+                _ => return None,
+            };
+            Some(RuleName { kind, name: name.into() })
+        };
+        let rules = self.compiled.slots.iter().filter_map(|(name, slot)| Some((slot, rule(name)?))).collect();
+        let interfaces = self
+            .config
+            .interfaces
+            .iter()
+            .filter_map(|name| Some((nix::net::if_::if_nametoindex(name.as_str()).ok()?, name.as_str().into())))
+            .collect();
+        let mut names = self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *names = Arc::new(Names { rules, interfaces });
+    }
+}
+
+fn find_interfaces(names: &[String]) -> Result<Vec<Interface>, CoreError> {
+    names
+        .iter()
+        .map(|name| {
+            Interface::find(name)
+                .map_err(|source| CoreError::Interface { name: name.clone(), source })?
+                .ok_or_else(|| CoreError::NoInterface { name: name.clone() })
+        })
+        .collect()
+}
+
+fn smallest_mtu(interfaces: &[Interface]) -> u32 {
+    interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(0)
+}
+
+/// Fills in what only the agent knows.
+fn complete(compiled: &mut Compiled, interfaces: &[Interface], generation: u32, trace: bool) {
+    compiled.policy.generation = generation;
+    compiled.policy.mtu = smallest_mtu(interfaces);
+    if trace {
+        compiled.policy.stages |= policy::stage::TRACE;
+    }
+}
+
+/// A seed that nobody outside can know: the standard library's hasher keys come from the kernel's random numbers.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0u8)
+}

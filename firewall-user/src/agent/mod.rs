@@ -1,0 +1,21 @@
+//! The agent: brings a policy into force, keeps it there, and tells what happens.
+//!
+//! `run` holds the loop; `core` the state; `service` answers the control socket; `check` and `detach` are the commands that
+//! need no agent.
+
+pub mod bans;
+mod check;
+pub mod core;
+mod detach;
+mod drain;
+mod files;
+mod lockout;
+mod offloads;
+mod preflight;
+mod rollback;
+mod run;
+mod service;
+
+pub use check::check;
+pub use detach::detach;
+pub use run::run;

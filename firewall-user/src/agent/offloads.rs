@@ -1,0 +1,58 @@
+//! Offloads that hide packets from the DMZ layer: switched off where it runs, and back on by `detach`.
+
+use std::{collections::BTreeMap, fs};
+
+use crate::{
+    host::interface::{Interface, Offload, OffloadError},
+    paths::Paths,
+};
+
+/// Which offloads were on before us: interface name → names of offloads.
+type Found = BTreeMap<String, Vec<String>>;
+
+/// Switches off what merges packets before a generic-mode program sees them. On a link whose other end is a virtual one,
+/// merged packets may still come: the program counts those as the segments they were on the wire.
+pub(super) fn no_merging(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
+    switch_off(paths, interface, Offload::GenericReceive)?;
+    // Cards without it refuse to be asked.
+    let _none = switch_off(paths, interface, Offload::LargeReceive);
+    Ok(())
+}
+
+/// Switches off what takes VLAN tags out of frames.
+pub(super) fn no_vlan_stripping(paths: &Paths, interface: &Interface) -> Result<(), OffloadError> {
+    switch_off(paths, interface, Offload::VlanStripping)
+}
+
+fn switch_off(paths: &Paths, interface: &Interface, offload: Offload) -> Result<(), OffloadError> {
+    if interface.set_offload(offload, false)? {
+        let mut found = read(paths);
+        let offloads = found.entry(interface.name.clone()).or_default();
+        if !offloads.iter().any(|name| name == offload.name()) {
+            offloads.push(offload.name().to_owned());
+        }
+        // Not written, the offload stays off after `detach`: slower, not less safe.
+        if let Ok(text) = serde_json::to_vec(&found) {
+            let _written = fs::create_dir_all(paths.state()).and_then(|()| fs::write(paths.offloads(), text));
+        }
+    }
+    Ok(())
+}
+
+/// Switches on again what was on before us.
+pub(super) fn restore(paths: &Paths) -> Vec<OffloadError> {
+    let mut errors = Vec::new();
+    for (name, offloads) in read(paths) {
+        let Ok(Some(interface)) = Interface::find(&name) else { continue };
+        let known = [Offload::GenericReceive, Offload::LargeReceive, Offload::VlanStripping];
+        for offload in known.into_iter().filter(|offload| offloads.iter().any(|name| name == offload.name())) {
+            errors.extend(interface.set_offload(offload, true).err());
+        }
+    }
+    let _none = fs::remove_file(paths.offloads());
+    errors
+}
+
+fn read(paths: &Paths) -> Found {
+    fs::read(paths.offloads()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}

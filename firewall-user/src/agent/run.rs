@@ -1,0 +1,272 @@
+//! `portcullis run`: starts, waits for whatever happens, stops.
+
+use std::{
+    future::Future,
+    io::IsTerminal as _,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::spawn_blocking,
+};
+
+use super::{
+    bans,
+    core::{Core, CoreError},
+    drain::Drain,
+    files::Files,
+    lockout, preflight,
+    service::Service,
+};
+use crate::{
+    cli::RunArgs,
+    config::{self, OnAgentExit, Overrides},
+    control::{self, api::Agent as _},
+    host::{session, watch::Changes},
+    metrics,
+    paths::Paths,
+};
+
+/// How often bans are swept, and saved even if nothing was heard of a change.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Interfaces and addresses change in bursts.
+const SETTLE: Duration = Duration::from_millis(200);
+
+pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
+    let filter = if args.trace { "info,portcullis_ebpf=debug" } else { "info" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+
+    let overrides = Overrides { interfaces: args.source.interfaces.clone() };
+    let config = match config::load(&args.source.config, &overrides) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprint!("{errors}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    preflight::check(&paths.pins())?;
+    if let Some(session) = session::current()
+        && let Some(danger) = lockout::would_drop(&config, &session)
+    {
+        tracing::warn!("{danger}");
+        if args.confirm.is_none() {
+            tracing::warn!("`--confirm 60s` would take the policy back unless you confirm it");
+        }
+    }
+    let group = control_group(config.control_group.as_deref())?;
+    let listener = control::bind(&paths.socket(), group)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let socket = paths.socket();
+    let result = runtime.block_on(async {
+        let core = Core::start(paths.clone(), args.source.config.clone(), overrides, config, args.trace, args.confirm);
+        let service = Service::new(core?);
+        serve(service, listener, group).await
+    });
+    let _gone = std::fs::remove_file(socket);
+    // Blocking tasks that still wait for something end with the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(code) => Ok(code),
+        Err(error) => match error.downcast_ref::<CoreError>() {
+            Some(CoreError::Config(errors)) => {
+                eprint!("{errors}");
+                Ok(ExitCode::from(2))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn control_group(name: Option<&str>) -> Result<Option<nix::unistd::Gid>> {
+    let Some(name) = name else { return Ok(None) };
+    let group = nix::unistd::Group::from_name(name).with_context(|| format!("group `{name}` of the control socket"))?;
+    let group = group.with_context(|| format!("there is no group `{name}`, which [control] names"))?;
+    Ok(Some(group.gid))
+}
+
+/// What wakes the loop.
+enum Wake {
+    Stop,
+    Reload,
+    FilesChanged,
+    HostChanged,
+    Tick,
+}
+
+async fn serve(
+    service: Arc<Service>,
+    listener: std::os::unix::net::UnixListener,
+    group: Option<nix::unistd::Gid>,
+) -> Result<ExitCode> {
+    let banned = Arc::new(AtomicBool::new(false));
+    let (drain, metrics_address, mut files, mut changes) = {
+        let core = service.core();
+        let drain = Drain {
+            ring: core.shared.events()?,
+            names: Arc::clone(&core.names),
+            sinks: Arc::clone(&core.sinks),
+            banned: Arc::clone(&banned),
+        };
+        let (changed, changes) = mpsc::unbounded_channel();
+        let mut files = Files::new(move || {
+            // The receiver goes only when we stop.
+            let _stopping = changed.send(());
+        })?;
+        files.watch(&core.config.files)?;
+        (drain, core.config.metrics, files, changes)
+    };
+    spawn("events", async move {
+        drain.run().await;
+        Ok(())
+    });
+    let agent: Arc<dyn control::api::Agent> = Arc::clone(&service) as _;
+    let control_agent = Arc::clone(&agent);
+    spawn("control socket", async move { control::server::serve(listener, control_agent, group).await.map(drop) });
+    if let Some(address) = metrics_address {
+        let listener = metrics::bind(address).with_context(|| format!("metrics at {address}"))?;
+        spawn("metrics", async move { metrics::serve(listener, agent).await.map(drop) });
+    }
+
+    let host = Changes::subscribe().context("changes of interfaces")?;
+    let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup: Signal = signal(SignalKind::hangup())?;
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    announce(&service);
+    loop {
+        let wake = tokio::select! {
+            _ = stop.0.recv() => Wake::Stop,
+            _ = stop.1.recv() => Wake::Stop,
+            _ = hangup.recv() => Wake::Reload,
+            _ = changes.recv() => Wake::FilesChanged,
+            result = host.next() => { result?; Wake::HostChanged }
+            _ = tick.tick() => Wake::Tick,
+        };
+        match wake {
+            Wake::Stop => break,
+            Wake::Reload => files = reload(&service, files).await?,
+            Wake::FilesChanged => {
+                while changes.try_recv().is_ok() {}
+                if files.changed() {
+                    files = reload(&service, files).await?;
+                }
+            }
+            Wake::HostChanged => {
+                tokio::time::sleep(SETTLE).await;
+                let service = Arc::clone(&service);
+                spawn_blocking(move || {
+                    let mut core = service.core();
+                    let result = core.refresh();
+                    core.warn("host", result.err().map(|error| error.to_string()));
+                })
+                .await?;
+            }
+            Wake::Tick => {
+                let changed = banned.swap(false, Ordering::Relaxed);
+                let sweep = swept.elapsed() >= SWEEP;
+                if sweep {
+                    swept = Instant::now();
+                }
+                let service = Arc::clone(&service);
+                if spawn_blocking(move || housekeeping(&service, changed, sweep)).await? {
+                    tracing::error!("the policy was not confirmed in time: it was taken back");
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+    }
+    let service = Arc::clone(&service);
+    spawn_blocking(move || shut_down(&service)).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a task that must not end.
+fn spawn(what: &'static str, task: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        match task.await {
+            Ok(()) => tracing::error!("{what}: ended"),
+            Err(error) => tracing::error!("{what}: {error}"),
+        }
+    });
+}
+
+fn announce(service: &Service) {
+    let core = service.core();
+    for interface in &core.config.interfaces {
+        let mode = core.links.state(interface, 0).map_or("absent", |(mode, ..)| mode.name());
+        tracing::info!("filtering on {interface} ({mode}), policy {}", core.compiled().policy.generation);
+    }
+    if let Some((until, _)) = &core.confirm {
+        let left = until.saturating_duration_since(Instant::now());
+        tracing::warn!("`portcullis confirm` within {} s, or the policy is taken back", left.as_secs());
+    }
+    // Not started by systemd, there is nobody to notify.
+    let _nobody = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Reloads on behalf of the loop; the result is in the log and in `status`.
+async fn reload(service: &Arc<Service>, mut files: Files) -> Result<Files> {
+    let service = Arc::clone(service);
+    let files = spawn_blocking(move || {
+        if let Err(refusal) = service.reload() {
+            tracing::error!("reload refused, the policy before stays in force:\n{}", refusal.message);
+        }
+        let watched = files.watch(&service.core().config.files);
+        service.core().warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        files
+    });
+    Ok(files.await?)
+}
+
+/// `true` if the policy was taken back.
+fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
+    let mut core = service.core();
+    core.flush_trace();
+    if core.confirm.as_ref().is_some_and(|(until, _)| *until <= Instant::now()) {
+        core.roll_back();
+        return true;
+    }
+    if sweep && let Err(error) = bans::sweep(&mut core.shared) {
+        core.warn("bans", Some(format!("bans cannot be swept: {error}")));
+    }
+    if banned || sweep || core.bans_dirty {
+        core.bans_dirty = false;
+        let saved = bans::save(&core.shared, &core.paths.bans());
+        let path = core.paths.bans().display().to_string();
+        core.warn("bans file", saved.err().map(|error| format!("{path}: bans not saved: {error}")));
+    }
+    false
+}
+
+fn shut_down(service: &Service) {
+    let mut core = service.core();
+    if core.confirm.is_some() {
+        tracing::warn!("stopped before the policy was confirmed: it is taken back");
+        core.roll_back();
+    }
+    if let Err(error) = bans::save(&core.shared, &core.paths.bans()) {
+        tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
+    }
+    if core.config.on_agent_exit == OnAgentExit::Detach {
+        core.links.detach_others(&[]);
+    }
+    let counts = core.sinks.close();
+    if counts.lost > 0 {
+        tracing::warn!("{} events were not delivered", counts.lost);
+    }
+}

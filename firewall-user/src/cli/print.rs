@@ -1,0 +1,354 @@
+//! How answers read for a person.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use serde::Serialize;
+
+use super::table::{Table, bytes, seconds};
+use crate::control::api::{Ban, Count, Interface, List, Reloaded, Status};
+
+/// Reasons, and rules, that `status` shows.
+const TOP: usize = 10;
+
+pub(super) fn reloaded(out: &mut dyn Write, reloaded: &Reloaded) -> io::Result<()> {
+    let Reloaded { generation, unchanged, milliseconds } = reloaded;
+    if *unchanged {
+        writeln!(out, "nothing has changed: generation {generation} stays in force")
+    } else {
+        writeln!(out, "generation {generation} is in force, after {milliseconds} ms")
+    }
+}
+
+pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    headline(out, status)?;
+    writeln!(out)?;
+    let mut interfaces = Table::new(["INTERFACE", "STATE", "XDP", "FLOWS"]);
+    for interface in &status.interfaces {
+        let state = if interface.attached { "filtering" } else { "NOT FILTERING" };
+        let flows = if interface.egress { "tracked" } else { "-" };
+        interfaces.row([printable(&interface.name), state.into(), interface.mode.clone(), flows.into()]);
+    }
+    interfaces.print(out, "")?;
+
+    writeln!(out)?;
+    let mut packets = Table::new(["PACKETS", ">COUNT", ">BYTES"]);
+    let counts = [("passed", status.packets.passed), ("dropped", status.packets.dropped)];
+    for (name, count) in counts {
+        packets.row([name.into(), count.packets.to_string(), bytes(count.bytes)]);
+    }
+    if status.packets.monitored != Count::default() {
+        let count = status.packets.monitored;
+        packets.row(["monitored".into(), count.packets.to_string(), bytes(count.bytes)]);
+    }
+    for (name, count) in status.packets.tallies.iter().filter(|(name, count)| count.packets > 0 && !is_event(name)) {
+        packets.row([format!("  {name}"), count.packets.to_string(), bytes(count.bytes)]);
+    }
+    packets.print(out, "")?;
+    reasons(out, status)?;
+    rules(out, status)?;
+    footer(out, status)
+}
+
+/// Tallies that `status` shows as events.
+fn is_event(tally: &str) -> bool {
+    tally.starts_with("event-")
+}
+
+/// Whether the host is protected, and whatever stands against that.
+fn headline(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let missing: Vec<&Interface> = status.interfaces.iter().filter(|interface| !interface.attached).collect();
+    let monitor = status.mode != "enforce";
+    match (status.interfaces.len(), missing.len()) {
+        (all, none) if all == none => writeln!(out, "NOT FILTERING: no interface is attached")?,
+        (_, 0) if monitor => writeln!(out, "MONITORING ONLY: nothing is dropped")?,
+        (_, 0) => writeln!(out, "filtering")?,
+        (_, _) => {
+            let names: Vec<_> = missing.iter().map(|interface| printable(&interface.name)).collect();
+            writeln!(out, "PARTLY FILTERING: not on {}", names.join(", "))?;
+        }
+    }
+    if monitor && missing.len() < status.interfaces.len() && !missing.is_empty() {
+        writeln!(out, "MONITORING ONLY: nothing is dropped")?;
+    }
+    if let Some(left) = status.confirm_within_seconds {
+        writeln!(out, "NOT CONFIRMED: filtering stops in {} without `portcullis confirm`", seconds(left))?;
+    }
+    if status.reloads.last_error.is_some() {
+        writeln!(out, "LAST RELOAD FAILED: an older policy is in force, see below")?;
+    }
+    for warning in &status.warnings {
+        writeln!(out, "warning: {}", printable(warning))?;
+    }
+    writeln!(out)?;
+    writeln!(out, "version     {} (pid {}, up {})", status.version, status.pid, seconds(status.uptime_seconds))?;
+    writeln!(out, "policy      generation {}, mode {}", status.generation, status.mode)?;
+    writeln!(out, "config      {}", printable(&status.config))
+}
+
+fn reasons(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let mut reasons: Vec<_> =
+        status.reasons.iter().filter(|reason| reason.dropped.packets > 0 || reason.monitored.packets > 0).collect();
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.dropped.packets.saturating_add(reason.monitored.packets)));
+    let mut table = Table::new(["REASON", ">DROPPED", ">BYTES", ">MONITORED"]);
+    for reason in reasons.iter().take(TOP) {
+        table.row([
+            reason.reason.clone(),
+            reason.dropped.packets.to_string(),
+            bytes(reason.dropped.bytes),
+            reason.monitored.packets.to_string(),
+        ]);
+    }
+    section(out, &table, reasons.len())
+}
+
+fn rules(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let mut rules: Vec<_> = status.rules.iter().filter(|rule| rule.matched.packets > 0).collect();
+    rules.sort_by_key(|rule| std::cmp::Reverse(rule.matched.packets));
+    let mut table = Table::new(["RULE", "KIND", "MODE", ">MATCHED", ">BYTES"]);
+    for rule in rules.iter().take(TOP) {
+        table.row([
+            printable(&rule.name),
+            rule.kind.clone(),
+            rule.mode.clone(),
+            rule.matched.packets.to_string(),
+            bytes(rule.matched.bytes),
+        ]);
+    }
+    section(out, &table, rules.len())
+}
+
+/// `table` below a blank line, unless it is empty; `all` is how many rows there would be.
+fn section<const COLUMNS: usize>(out: &mut dyn Write, table: &Table<COLUMNS>, all: usize) -> io::Result<()> {
+    if table.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    table.print(out, "")?;
+    if all > TOP {
+        writeln!(out, "and {} more: see --json", all - TOP)?;
+    }
+    Ok(())
+}
+
+fn footer(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let mut tables = Table::new(["TABLE", ">ENTRIES", ">CAPACITY", ""]);
+    for table in &status.tables {
+        let full = if table.entries >= table.capacity && table.capacity > 0 { "FULL" } else { "" };
+        let capacity = if table.capacity == 0 { "fits".to_owned() } else { table.capacity.to_string() };
+        tables.row([table.name.clone(), table.entries.to_string(), capacity, full.into()]);
+    }
+    section(out, &tables, 0)?;
+
+    writeln!(out)?;
+    let events = &status.events;
+    writeln!(out, "events      {} written, {} merged into others", events.delivered, events.sampled)?;
+    if events.lost_kernel > 0 || events.lost_sink > 0 {
+        writeln!(out, "EVENTS LOST {} in the kernel, {} at a sink", events.lost_kernel, events.lost_sink)?;
+    }
+    let reloads = &status.reloads;
+    write!(out, "reloads     {} done, {} failed", reloads.succeeded, reloads.failed)?;
+    match &reloads.last {
+        Some(last) => writeln!(out, ", the last at {last}")?,
+        None => writeln!(out)?,
+    }
+    if let Some(error) = &reloads.last_error {
+        writeln!(out, "\nThe last reload failed:")?;
+        for line in error.lines() {
+            writeln!(out, "  {}", printable(line))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn banned(out: &mut dyn Write, ban: &Ban) -> io::Result<()> {
+    writeln!(out, "banned {} until {} ({})", ban.prefix, ban.until, seconds(ban.remaining_seconds))
+}
+
+pub(super) fn unbanned(out: &mut dyn Write, ban: &Ban) -> io::Result<()> {
+    writeln!(out, "lifted the ban of {}, which dropped {} packets", ban.prefix, ban.packets)
+}
+
+pub(super) fn bans(out: &mut dyn Write, bans: &[Ban]) -> io::Result<()> {
+    if bans.is_empty() {
+        return writeln!(out, "no bans");
+    }
+    let mut table = Table::new(["PREFIX", "BY", "SINCE", ">LEFT", ">PACKETS"]);
+    for ban in bans {
+        let by = match &ban.rule {
+            Some(rule) => format!("{} {}", ban.origin, printable(rule)),
+            None => ban.origin.clone(),
+        };
+        let left = seconds(ban.remaining_seconds);
+        table.row([ban.prefix.to_string(), by, ban.since.clone(), left, ban.packets.to_string()]);
+    }
+    table.print(out, "")
+}
+
+pub(super) fn lists(out: &mut dyn Write, lists: &[List], lookup: Option<IpAddr>) -> io::Result<()> {
+    if lists.is_empty() {
+        return writeln!(out, "no lists");
+    }
+    if let Some(address) = lookup {
+        let holding = lists.iter().filter(|list| list.matched.is_some()).count();
+        writeln!(out, "{address} is in {holding} of {} lists", lists.len())?;
+        if holding == 0 {
+            return Ok(());
+        }
+        writeln!(out)?;
+        let mut table = Table::new(["LIST", "ACTION", "MODE", "BY"]);
+        for list in lists {
+            if let Some(matched) = list.matched {
+                table.row([printable(&list.name), list.action.clone(), list.mode.clone(), matched.to_string()]);
+            }
+        }
+        return table.print(out, "");
+    }
+    let mut table = Table::new(["LIST", "ACTION", "MODE", ">PREFIXES", ">PACKETS", ">BYTES"]);
+    for list in lists {
+        table.row([
+            printable(&list.name),
+            list.action.clone(),
+            list.mode.clone(),
+            list.prefixes.to_string(),
+            list.packets.to_string(),
+            bytes(list.bytes),
+        ]);
+    }
+    table.print(out, "")
+}
+
+/// What this program is.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Version {
+    version: &'static str,
+    /// Of what is pinned: an agent adopts only what has its own number.
+    abi: u32,
+}
+
+impl Version {
+    pub(super) fn current() -> Self {
+        Self { version: env!("CARGO_PKG_VERSION"), abi: firewall_common::ABI_VERSION }
+    }
+}
+
+pub(super) fn version(out: &mut dyn Write, version: &Version) -> io::Result<()> {
+    writeln!(out, "portcullis {} (ABI {})", version.version, version.abi)
+}
+
+/// `text` without characters that a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::tests::status as sample;
+
+    fn text(status: &Status) -> String {
+        let mut out = Vec::new();
+        super::status(&mut out, status).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn says_plainly_what_is_not_filtered() {
+        let mut status = sample();
+        assert!(text(&status).starts_with("PARTLY FILTERING: not on eth1\n"), "{}", text(&status));
+        assert!(text(&status).contains("eth1       NOT FILTERING  absent"), "{}", text(&status));
+        status.interfaces[1].attached = true;
+        assert!(text(&status).starts_with("filtering\n"));
+        status.mode = "monitor".to_owned();
+        assert!(text(&status).starts_with("MONITORING ONLY"));
+        status.interfaces[0].attached = false;
+        assert!(text(&status).starts_with("PARTLY FILTERING: not on eth0\nMONITORING ONLY"));
+        status.interfaces[1].attached = false;
+        assert!(text(&status).starts_with("NOT FILTERING"));
+        status.interfaces.clear();
+        assert!(text(&status).starts_with("NOT FILTERING"));
+    }
+
+    #[test]
+    fn shows_what_an_operator_must_know() {
+        let mut status = sample();
+        status.confirm_within_seconds = Some(61);
+        status.warnings.push("the list drop-list is empty".to_owned());
+        status.reloads.last_error = Some("portcullis.toml:3:1\n  \u{1b}[31munknown key".to_owned());
+        status.tables[0].entries = status.tables[0].capacity;
+        let text = text(&status);
+        for expected in [
+            "NOT CONFIRMED: filtering stops in 1m 1s",
+            "LAST RELOAD FAILED",
+            "warning: the list drop-list is empty",
+            "The last reload failed:\n  portcullis.toml:3:1\n    \u{fffd}[31munknown key\n",
+            "EVENTS LOST",
+            "FULL",
+            "and 16 more: see --json",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+        // The reason with the highest count comes first.
+        assert!(text.contains("MONITORED\ncontrol-rate"), "{text}");
+    }
+
+    #[test]
+    fn leaves_out_what_never_happened() {
+        let mut status = sample();
+        status.reasons.iter_mut().for_each(|reason| {
+            reason.dropped = Count::default();
+            reason.monitored = Count::default();
+        });
+        status.rules.clear();
+        status.events.lost_kernel = 0;
+        status.events.lost_sink = 0;
+        let text = text(&status);
+        for absent in ["REASON", "RULE", "EVENTS LOST", "NOT CONFIRMED", "LAST RELOAD FAILED"] {
+            assert!(!text.contains(absent), "{absent}\n{text}");
+        }
+    }
+
+    #[test]
+    fn shows_bans_and_lists() {
+        let mut out = Vec::new();
+        bans(&mut out, &[]).unwrap();
+        let ban = Ban {
+            prefix: "2001:db8::/64".parse().unwrap(),
+            origin: "rate".to_owned(),
+            rule: Some("per-client".to_owned()),
+            since: "2023-11-14T22:13:20.000Z".to_owned(),
+            until: "2023-11-14T22:14:20.000Z".to_owned(),
+            remaining_seconds: 42,
+            packets: 7,
+        };
+        bans(&mut out, std::slice::from_ref(&ban)).unwrap();
+        let list = List {
+            name: "drop-list".to_owned(),
+            action: "block".to_owned(),
+            mode: "enforce".to_owned(),
+            prefixes: 3,
+            packets: 5,
+            bytes: 300,
+            matched: None,
+        };
+        lists(&mut out, std::slice::from_ref(&list), None).unwrap();
+        let address = "203.0.113.7".parse().unwrap();
+        lists(&mut out, std::slice::from_ref(&list), Some(address)).unwrap();
+        let matching = List { matched: Some("203.0.113.0/24".parse().unwrap()), ..list };
+        lists(&mut out, &[matching], Some(address)).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "no bans\n\
+             PREFIX         BY               SINCE                     LEFT  PACKETS\n\
+             2001:db8::/64  rate per-client  2023-11-14T22:13:20.000Z   42s        7\n\
+             LIST       ACTION  MODE     PREFIXES  PACKETS  BYTES\n\
+             drop-list  block   enforce         3        5  300 B\n\
+             203.0.113.7 is in 0 of 1 lists\n\
+             203.0.113.7 is in 1 of 1 lists\n\n\
+             LIST       ACTION  MODE     BY\n\
+             drop-list  block   enforce  203.0.113.0/24\n"
+        );
+    }
+}

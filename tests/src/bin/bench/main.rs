@@ -1,0 +1,30 @@
+//! Benchmarks, as `cargo xtask bench` runs them. Each asserts its verdicts before it measures anything, and measures its
+//! peer, or a floor, in the same run. Numbers depend on the machine: compare the ratios.
+
+mod dmz;
+mod peer;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Nanoseconds that the program of the DMZ layer takes for a packet
+    Dmz {
+        /// Print JSON to standard output, and nothing else there
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().bench {
+        Bench::Dmz { json } => dmz::run(json),
+    }
+}
