@@ -73,7 +73,7 @@ pub struct Ban {
     /// Nanoseconds of CLOCK_MONOTONIC.
     pub until: u64,
     pub since: u64,
-    /// Packets dropped by it. Raced by several CPUs, so approximate; the counters are exact.
+    /// Packets dropped by it. Several CPUs write it without a lock, so it may miss some; the counters are exact.
     pub packets: u64,
     /// [`BanOrigin`].
     pub origin: u8,
@@ -88,9 +88,19 @@ pod!(Ban: 32);
 /// What the kernel must know of an address before it bans it: value of the table of guarded prefixes, whose key is a
 /// [`BanKey`].
 pub mod guard {
+    use crate::address::Addr;
+
+    /// The bit of [`crate::policy::Control::own_filter`] that stands for an address.
+    #[inline(always)]
+    pub const fn filter_bit(address: &Addr) -> u64 {
+        let (high, low) = address.halves();
+        // The multiplier of Fibonacci hashing: the top bits depend on all of them.
+        1 << ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    }
+
     /// Never banned: an address of this host, a gateway or a resolver.
     pub const PROTECTED: u32 = 1;
-    /// A /64 on the host's own link: its hosts are banned one by one.
+    /// A /64 on the host's own link, or with a protected address in it: its hosts are banned one by one.
     pub const ON_LINK: u32 = 2;
     /// An address of this host: never the source of a packet from outside.
     pub const OWN: u32 = 4;

@@ -2,7 +2,7 @@
 
 use crate::{pod, verdict::DropReason};
 
-/// A counter: one of these on every CPU.
+/// A counter: one of these on every CPU. The program writes it, the agent sums it up.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -33,9 +33,9 @@ macro_rules! tallies {
 tallies! {
     /// Packets passed, whatever the reason.
     Passed = 0 "passed",
-    /// Packets dropped, whatever the reason.
+    /// Packets dropped, whatever the reason. Derived: see [`derive()`].
     Dropped = 1 "dropped",
-    /// Verdicts that monitor mode kept from dropping. A packet may have several.
+    /// Verdicts that monitor mode kept from dropping. A packet may have several. Derived.
     Monitored = 2 "monitored",
     /// Of those passed: not IP.
     NonIp = 3 "non-ip",
@@ -49,7 +49,7 @@ tallies! {
     ReplySocket = 7 "reply-socket",
     /// Events handed to the ring buffer.
     EventSent = 8 "event-sent",
-    /// Events merged into another one of the same source and reason, or over the budget of events.
+    /// Events merged into another one of the same source and reason, or over the budget of events. Derived.
     EventSampled = 9 "event-sampled",
     /// Events lost because the ring buffer was full.
     EventLost = 10 "event-lost",
@@ -84,6 +84,24 @@ pub const TABLE_LEN: u32 = RULES + MAX_RULES as u32;
 
 const _: () = assert!(Tally::ALL.len() <= DROPPED as usize);
 const _: () = assert!(DropReason::ALL.len() <= (MONITORED - DROPPED) as usize);
+
+/// Fills in the tallies that the program need not count, since others tell them: each drop has a reason, and each verdict
+/// against a packet and each ban by a rate is an event that was sent, lost, or merged into another.
+pub fn derive(counters: &mut [Counter; TABLE_LEN as usize]) {
+    let sum = |from: u32| {
+        counters[from as usize..][..DropReason::ALL.len()].iter().fold(Counter::default(), |sum, counter| Counter {
+            packets: sum.packets + counter.packets,
+            bytes: sum.bytes + counter.bytes,
+        })
+    };
+    let (dropped, monitored) = (sum(DROPPED), sum(MONITORED));
+    let of = |tally: Tally| counters[tally as usize].packets;
+    let events = dropped.packets + monitored.packets + of(Tally::BanSet);
+    let sampled = events.saturating_sub(of(Tally::EventSent) + of(Tally::EventLost));
+    counters[Tally::Dropped as usize] = dropped;
+    counters[Tally::Monitored as usize] = monitored;
+    counters[Tally::EventSampled as usize] = Counter { packets: sampled, bytes: 0 };
+}
 
 /// Name of a rule's counter slot, kept in a pinned table so that a new agent finds its rules' counters again.
 #[repr(C)]

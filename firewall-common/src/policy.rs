@@ -58,9 +58,11 @@ pub struct Control {
     /// Prefix lengths of bans in use beside /32, /64 and /128, in the 128-bit space; 0 ends each list.
     pub ban_lengths_v4: [u8; MAX_LENGTHS],
     pub ban_lengths_v6: [u8; MAX_LENGTHS],
+    /// Bits of [`crate::ban::guard::filter_bit`] of the host's own addresses: most sources need no further look.
+    pub own_filter: u64,
 }
 
-pod!(Control: 32);
+pod!(Control: 40);
 
 /// An interface the program runs on.
 #[repr(C)]

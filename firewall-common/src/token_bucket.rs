@@ -26,7 +26,7 @@ impl Limit {
     /// `tokens` each `period_ns`, with room for `depth` tokens at once. `None` if it cannot be represented: zero tokens
     /// or period, a depth under one token, or more than 365 days for a full bucket.
     pub fn new(tokens: u64, period_ns: u64, depth: f64) -> Option<Self> {
-        if tokens == 0 || period_ns == 0 || !(depth >= 1.0) {
+        if tokens == 0 || period_ns == 0 || depth.is_nan() || depth < 1.0 {
             return None;
         }
         let interval = (u128::from(period_ns) << FRACTION) / u128::from(tokens);

@@ -1,16 +1,14 @@
 //! Bans: looked up for every packet, set by rate rules.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_coarse_ns};
 use firewall_common::{
-    address::V4_OFFSET,
-    ban::{Ban, BanKey, BanOrigin, HOST, MAX_LENGTHS, NETWORK_V6, guard},
+    ban::{Ban, BanKey, BanOrigin, HOST, NETWORK_V6, guard},
     counter::Tally,
     packet::Headers,
     rate::RateRule,
 };
 
 use crate::{
-    atomic,
     maps::{BANS, CONTROL, GUARDED},
     report,
 };
@@ -46,8 +44,7 @@ fn any(headers: &Headers) -> Option<u16> {
     }
     let control = CONTROL.get(0)?;
     let lengths = if headers.v4 { &control.ban_lengths_v4 } else { &control.ban_lengths_v6 };
-    for index in 0..MAX_LENGTHS {
-        let length = lengths[index];
+    for length in *lengths {
         if length == 0 {
             break;
         }
@@ -58,18 +55,19 @@ fn any(headers: &Headers) -> Option<u16> {
     None
 }
 
-/// The rule of this ban, if there is one that has not expired. The clock is only read for a hit.
+/// The rule of this ban, if there is one that has not expired. The clock is only read for a hit,
+/// and the coarse one (a tick, 1 to 10 ms) will do.
 #[inline(always)]
 fn holds(key: &BanKey) -> Option<u16> {
     let ban = BANS.get_ptr_mut(key)?;
     // SAFETY: a live map value; its fields are words that are written whole.
     let (until, rule) = unsafe { ((*ban).until, (*ban).rule) };
     // SAFETY: a helper without arguments.
-    if until <= unsafe { bpf_ktime_get_ns() } {
+    if until <= unsafe { bpf_ktime_get_coarse_ns() } {
         return None;
     }
-    // SAFETY: the place of a field of a live map value.
-    atomic::add(unsafe { &raw mut (*ban).packets }, 1);
+    // SAFETY: a live map value.
+    unsafe { (*ban).packets += 1 };
     Some(rule)
 }
 
@@ -81,15 +79,6 @@ pub(crate) fn set(headers: &Headers, rule: &RateRule, now: u64) -> bool {
         report::tally(Tally::BanProtected, headers.length);
         return false;
     }
-    let length = if headers.v4 {
-        HOST
-    } else if guarded(&BanKey::new(&headers.source, NETWORK_V6)) & (guard::ON_LINK | guard::PROTECTED) != 0 {
-        // A neighbour, or somebody in the /64 of a gateway or resolver: others there have done nothing.
-        HOST
-    } else {
-        NETWORK_V6
-    };
-    const { assert!(HOST >= V4_OFFSET) };
     let ban = Ban {
         until: now + rule.ban,
         since: now,
@@ -99,9 +88,22 @@ pub(crate) fn set(headers: &Headers, rule: &RateRule, now: u64) -> bool {
         rule: rule.slot,
         padding2: 0,
     };
-    let set = BANS.insert(BanKey::new(&headers.source, length), ban, u64::from(BPF_ANY)).is_ok();
+    let set = BANS.insert(BanKey::new(&headers.source, length(headers)), ban, u64::from(BPF_ANY)).is_ok();
     report::tally(if set { Tally::BanSet } else { Tally::BanFull }, headers.length);
     set
+}
+
+/// Prefix length by which a rate bans the source.
+#[inline(always)]
+pub(crate) fn length(headers: &Headers) -> u8 {
+    if headers.v4 {
+        HOST
+    } else if guarded(&BanKey::new(&headers.source, NETWORK_V6)) & guard::ON_LINK != 0 {
+        // A neighbour: others on the link have done nothing.
+        HOST
+    } else {
+        NETWORK_V6
+    }
 }
 
 #[inline(always)]

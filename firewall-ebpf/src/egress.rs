@@ -1,6 +1,6 @@
 //! Remembers the flows that leave, so that their replies may come in.
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns, programs::TcContext};
+use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_coarse_ns, programs::TcContext};
 use firewall_common::{
     counter::Tally,
     flow::FlowKey,
@@ -29,7 +29,7 @@ pub(crate) fn note(ctx: &TcContext) {
         return;
     }
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
     if let Some(last) = FLOWS.get_ptr_mut(flow) {
         // SAFETY: a word of a live map value, written whole.
         unsafe {

@@ -1,6 +1,6 @@
 //! Replies: packets to a port that is not exposed, but in a flow that the host opened.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_ktime_get_ns, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use firewall_common::{
     counter::Tally,
     flow::FlowKey,
@@ -36,7 +36,7 @@ fn judge(ctx: &XdpContext, headers: &Headers) -> bool {
     // SAFETY: the value is a word that is written whole.
     if let Some(last) = unsafe { FLOWS.get(flow) } {
         // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
+        let now = unsafe { bpf_ktime_get_coarse_ns() };
         if now.saturating_sub(*last) < flow.lifetime() {
             report::tally(Tally::Reply, headers.length);
             return true;

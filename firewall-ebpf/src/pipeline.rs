@@ -2,6 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use firewall_common::{
+    ban::{BanKey, guard},
     counter::{NO_RULE, Tally},
     hygiene::{self, Control, check},
     packet::{Fragment, Headers, Network, parse, protocol},
@@ -14,7 +15,7 @@ use crate::{
     ban, exposure,
     frame::XdpFrame,
     list,
-    maps::{GUARDED, PORTS, has_stage, monitored, policy},
+    maps::{CONTROL, GUARDED, PORTS, has_stage, monitored, policy},
     rate, report, size,
 };
 
@@ -122,10 +123,14 @@ fn own_source(headers: &Headers) -> Result<(), DropReason> {
     if policy!(hygiene) & check::OWN_SOURCE == 0 {
         return Ok(());
     }
-    let key = firewall_common::ban::BanKey::host(headers.source);
+    let filter = CONTROL.get(0).map_or(u64::MAX, |control| control.own_filter);
+    if filter & guard::filter_bit(&headers.source) == 0 {
+        return Ok(());
+    }
+    let key = BanKey::host(headers.source);
     // SAFETY: the value is a word that only the agent writes, whole.
-    let guard = unsafe { GUARDED.get(key) }.copied().unwrap_or(0);
-    if guard & firewall_common::ban::guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
+    let known = unsafe { GUARDED.get(key) }.copied().unwrap_or(0);
+    if known & guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
 }
 
 /// Judges whether the packet goes where something exists for the outside.

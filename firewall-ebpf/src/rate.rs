@@ -3,7 +3,6 @@
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_ktime_get_ns, programs::XdpContext};
 use firewall_common::{
     address::Addr,
-    ban::NETWORK_V6,
     counter::{NO_RULE, Tally},
     hygiene::{Control, flag},
     packet::{Fragment, Headers, protocol},
@@ -163,11 +162,10 @@ extern "C" fn portcullis_prove(ctx: *mut xdp_md, headers: *const Headers, now: u
     0
 }
 
-/// Where it is remembered that a source is proven. IPv6 by /64, as it is banned.
+/// Where it is remembered that a source is proven: for the prefix that would be banned. A neighbour's proof is his alone.
 #[inline(always)]
 fn proof(headers: &Headers) -> Bucket {
-    let source = if headers.v4 { headers.source } else { headers.source.masked(NETWORK_V6) };
-    Bucket::of(PROVEN_ID, &source)
+    Bucket::of(PROVEN_ID, &headers.source.masked(ban::length(headers)))
 }
 
 /// The built-in limit of control traffic.

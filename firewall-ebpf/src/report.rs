@@ -38,7 +38,6 @@ pub(crate) fn passed(packet: &XdpFrame<'_>, reason: PassReason) {
 
 #[inline(always)]
 pub(crate) fn dropped(packet: &XdpFrame<'_>, headers: &Headers, condemned: Condemned) {
-    tally(Tally::Dropped, packet.length());
     count(DROPPED + condemned.reason as u32, packet.length());
     rule(condemned.rule, headers.length);
     event(packet.ctx, headers, condemned.reason, condemned.rule, EventAction::Drop);
@@ -46,7 +45,6 @@ pub(crate) fn dropped(packet: &XdpFrame<'_>, headers: &Headers, condemned: Conde
 
 #[inline(always)]
 pub(crate) fn monitored(packet: &XdpFrame<'_>, headers: &Headers, condemned: Condemned) {
-    tally(Tally::Monitored, packet.length());
     count(MONITORED + condemned.reason as u32, packet.length());
     rule(condemned.rule, headers.length);
     event(packet.ctx, headers, condemned.reason, condemned.rule, EventAction::Monitor);
@@ -111,11 +109,9 @@ extern "C" fn portcullis_event(ctx: *mut xdp_md, headers: *const Headers, id: u6
     if known && jiffies.wrapping_sub(last) < SAMPLE_JIFFIES {
         // SAFETY: the place of a field of a live map value.
         atomic::add(unsafe { &raw mut (*slot).merged }, 1);
-        tally(Tally::EventSampled, 0);
         return 0;
     }
     if !within_budget(jiffies) {
-        tally(Tally::EventSampled, 0);
         return 0;
     }
     // SAFETY: as above.

@@ -50,11 +50,7 @@ pub struct Loaded {
 impl Loaded {
     /// Loads the policy of a configuration, given without its `interfaces`.
     pub fn new(policy: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("portcullis.toml");
-        std::fs::write(&file, format!("interfaces = [\"eth0\"]\n{policy}"))?;
-        let config = config::load(&file, &Overrides::default()).map_err(|errors| anyhow!("{errors}"))?;
-        Self::of(config)
+        Self::of(config(policy)?)
     }
 
     pub fn of(config: Config) -> Result<Self> {
@@ -147,6 +143,14 @@ impl Drop for Loaded {
     }
 }
 
+/// Reads a configuration, given without its `interfaces`.
+pub fn config(policy: &str) -> Result<Config> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("portcullis.toml");
+    std::fs::write(&file, format!("interfaces = [\"eth0\"]\n{policy}"))?;
+    config::load(&file, &Overrides::default()).map_err(|errors| anyhow!("{errors}"))
+}
+
 /// Every counter at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters(Vec<Counter>);
@@ -195,6 +199,12 @@ pub struct Run {
     pub action: u32,
     /// Mean time of one packet.
     pub each: Duration,
+}
+
+/// A program that somebody else loaded.
+pub fn program_by_id(id: u32) -> Result<OwnedFd> {
+    let info = aya::programs::loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    Ok(info.context("the program is gone")?.fd()?.as_fd().try_clone_to_owned()?)
 }
 
 const BPF_PROG_LOAD: libc::c_long = 5;

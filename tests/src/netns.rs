@@ -9,7 +9,7 @@ use std::{
     io,
     net::IpAddr,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Arc,
@@ -280,10 +280,11 @@ fn remove_leftovers() -> Result<()> {
             return Err(error);
         }
     }
-    for directory in ["/sys/fs/bpf", "/run", "/var/lib"] {
+    let temporary = std::env::temp_dir();
+    for directory in ["/sys/fs/bpf", "/run", "/var/lib"].map(Path::new).into_iter().chain([&*temporary]) {
         for name in names_in(directory) {
             if is_leftover(&name) {
-                remove_tree(&Path::new(directory).join(name));
+                remove_tree(&directory.join(name));
             }
         }
     }
@@ -291,7 +292,7 @@ fn remove_leftovers() -> Result<()> {
 }
 
 /// Removes a directory that may be gone already.
-pub(crate) fn remove_tree(path: &PathBuf) {
+pub(crate) fn remove_tree(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -299,7 +300,7 @@ pub(crate) fn remove_tree(path: &PathBuf) {
     }
 }
 
-fn names_in(directory: &str) -> Vec<String> {
+fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
@@ -310,6 +311,17 @@ fn run(command: &mut Command) -> Result<String> {
         bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Brings loopback up in the namespace of the calling thread, with more addresses.
+pub fn loopback_addresses(addresses: &[&str]) -> Result<()> {
+    let ip = |words: &[&str]| -> Result<()> {
+        let output = Command::new("ip").args(words).output().context("ip")?;
+        anyhow::ensure!(output.status.success(), "ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    ip(&["link", "set", "lo", "up"])?;
+    addresses.iter().try_for_each(|address| ip(&["address", "add", address, "dev", "lo"]))
 }
 
 #[cfg(test)]

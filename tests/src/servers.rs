@@ -103,7 +103,12 @@ impl Echo {
     }
 
     pub fn udp(namespace: &Namespace, port: u16) -> Result<Self> {
-        let socket = namespace.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+        Self::udp_at(namespace, (Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    /// On one address of several: a socket on all of them answers from the one the kernel likes best.
+    pub fn udp_at(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
+        let socket = namespace.enter(|| UdpSocket::bind(address))?;
         socket.set_read_timeout(Some(TICK))?;
         Ok(Self::run(move |stop| {
             let mut buffer = [0; 1 << 16];

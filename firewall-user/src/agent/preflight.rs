@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use aya::util::KernelVersion;
+use nix::sys::statfs::FsType;
 
 /// The oldest kernel that has all we use.
 const OLDEST: (u8, u8) = (6, 1);
 /// Magic number of bpffs (`linux/magic.h`).
-const BPFFS: i64 = 0xcafe_4a11;
+const BPFFS: FsType = FsType(0xcafe_4a11);
 
 #[derive(Debug)]
 pub(super) enum PreflightError {
@@ -45,7 +46,7 @@ pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     }
     let root = bpffs.parent().unwrap_or(bpffs);
     match nix::sys::statfs::statfs(root) {
-        Ok(found) if i64::from(found.filesystem_type().0) == BPFFS => Ok(()),
+        Ok(found) if found.filesystem_type() == BPFFS => Ok(()),
         _ => Err(PreflightError::NoBpffs { path: root.to_owned() }),
     }
 }

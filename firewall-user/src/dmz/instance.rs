@@ -96,10 +96,10 @@ impl Instance {
             .map_max_entries("LISTS_V4", (compiled.lists_v4.len() as u32).max(1))
             .map_max_entries("LISTS_V6", (compiled.lists_v6.len() as u32).max(1));
         for (name, path, entries) in &pins {
-            loader.map_max_entries(name, *entries).map_pin_path(*name, path.as_path());
+            loader.map_max_entries(name, *entries).map_pin_path(name, path.as_path());
         }
         for (name, path) in &handed_on.pins {
-            loader.map_pin_path(*name, path.as_path());
+            loader.map_pin_path(name, path.as_path());
         }
         let ebpf = loader.load(OBJECT).map_err(InstanceError::Load)?;
         let mut instance = Self { ebpf, lists_v4: compiled.lists_v4.clone(), lists_v6: compiled.lists_v6.clone() };

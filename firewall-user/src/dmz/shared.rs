@@ -5,6 +5,7 @@
 //! flows are not (buckets start full, replies of flows before are found by socket lookup).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues, RingBuf};
 use firewall_common::{
     ABI_VERSION,
-    ban::{Ban, BanKey},
+    ban::{Ban, BanKey, guard},
     counter::{self, Counter, SlotName},
     event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     flow::FlowKey,
@@ -22,12 +23,15 @@ use firewall_common::{
 };
 
 use super::{compile::bucket_sets, slots::Slots, syscall};
-use crate::config::Tables;
+use crate::{
+    config::Tables,
+    host::addresses::{self, Guarded},
+};
 
 /// Bytes of the ring of events.
 const EVENT_BYTES: u32 = 1 << 20;
 /// Prefixes with a meaning of their own that fit.
-pub const GUARDED_MAX: u32 = 4096;
+const GUARDED_MAX: u32 = 4096;
 /// Interfaces that fit.
 const INTERFACES_MAX: u32 = 256;
 
@@ -124,7 +128,30 @@ pub struct Adopted {
     pub resized: Vec<&'static str>,
 }
 
-/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew.
+/// Name under which the pin of a table waits while its successor is made.
+fn outgoing(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("outgoing_{name}"))
+}
+
+impl Adopted {
+    /// The successors are in use: the tables they replace may go.
+    pub fn finish(&self, directory: &Path) {
+        for name in &self.resized {
+            let _gone = fs::remove_file(outgoing(directory, name));
+        }
+    }
+
+    /// The successors never came into use: puts the pins of the tables back that were to be replaced.
+    pub fn undo(&self, directory: &Path) {
+        for name in &self.resized {
+            // Renaming replaces whatever successor was already pinned.
+            let _back = fs::rename(outgoing(directory, name), directory.join(name));
+        }
+    }
+}
+
+/// Checks the pins in `directory` against `tables`, and puts those aside that must be made anew; [`Adopted::finish`] or
+/// [`Adopted::undo`] ends that. One that an agent before us did not live to end is undone first.
 pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -143,6 +170,10 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
     }
     for shape in shapes(tables) {
         let path = directory.join(shape.name);
+        let aside = outgoing(directory, shape.name);
+        if aside.exists() {
+            fs::rename(&aside, &path).map_err(io(&aside))?;
+        }
         if !path.exists() {
             continue;
         }
@@ -154,7 +185,7 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             if shape.name == "BANS" {
                 adopted.bans = Shared::bans_at(&path)?;
             }
-            fs::remove_file(&path).map_err(io(&path))?;
+            fs::rename(&path, &aside).map_err(io(&path))?;
             adopted.resized.push(shape.name);
         }
     }
@@ -175,7 +206,7 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
 /// Handles on the shared maps.
 pub struct Shared {
     pub bans: HashMap<MapData, BanKey, Ban>,
-    pub guarded: HashMap<MapData, BanKey, u32>,
+    guarded: HashMap<MapData, BanKey, u32>,
     pub interfaces: HashMap<MapData, u32, Interface>,
     control: Array<MapData, Control>,
     counters: PerCpuArray<MapData, Counter>,
@@ -224,18 +255,40 @@ impl Shared {
         Ok(typed!(self.directory, "EVENTS"))
     }
 
-    /// Every counter, summed over CPUs.
+    /// Every counter, summed over CPUs, those included that follow from others.
     pub fn counters(&self) -> Result<Vec<Counter>, SharedError> {
-        (0..counter::TABLE_LEN)
-            .map(|index| {
-                let values =
-                    self.counters.get(&index, 0).map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
-                Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
-                    packets: sum.packets + value.packets,
-                    bytes: sum.bytes + value.bytes,
-                }))
-            })
-            .collect()
+        let mut sums = [Counter::default(); counter::TABLE_LEN as usize];
+        for (index, sum) in (0..).zip(&mut sums) {
+            let values =
+                self.counters.get(&index, 0).map_err(|source| SharedError::Map { name: "COUNTERS", source })?;
+            for value in values.iter() {
+                sum.packets += value.packets;
+                sum.bytes += value.bytes;
+            }
+        }
+        counter::derive(&mut sums);
+        Ok(sums.to_vec())
+    }
+
+    /// Replaces the prefixes with a meaning of their own. Gives how many of them fit.
+    pub fn set_guarded(&mut self, guarded: &Guarded) -> Result<usize, SharedError> {
+        let failed = |source| SharedError::Map { name: "GUARDED", source };
+        let entries: BTreeMap<_, _> = guarded.iter().take(GUARDED_MAX as usize).collect();
+        // New ones first, so that no moment lacks one that stays; their filter before them.
+        let own = guarded.iter().filter(|(_, bits)| **bits & guard::OWN != 0);
+        let filter = own.fold(0, |filter, ((address, _), _)| filter | guard::filter_bit(&(*address).into()));
+        let control = self.control()?;
+        self.set_control(Control { own_filter: control.own_filter | filter, ..control })?;
+        let stale: Vec<BanKey> = self.guarded.keys().filter_map(Result::ok).collect();
+        for (prefix, bits) in &entries {
+            self.guarded.insert(addresses::key(prefix), *bits, 0).map_err(failed)?;
+        }
+        let current: Vec<BanKey> = entries.keys().map(|prefix| addresses::key(prefix)).collect();
+        for key in stale.iter().filter(|key| !current.contains(key)) {
+            self.guarded.remove(key).map_err(failed)?;
+        }
+        self.set_control(Control { own_filter: filter, ..control })?;
+        Ok(entries.len())
     }
 
     pub fn slots(&self) -> Result<Slots, SharedError> {

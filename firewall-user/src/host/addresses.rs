@@ -31,8 +31,7 @@ pub fn guarded() -> (Guarded, Vec<String>) {
                 if let IpAddr::V6(_) = address
                     && length == NETWORK_V6
                 {
-                    let network = Addr::from(address).masked(NETWORK_V6);
-                    add(IpAddr::from(network), NETWORK_V6, guard::ON_LINK);
+                    add(network(address), NETWORK_V6, guard::ON_LINK);
                 }
             }
         }
@@ -44,7 +43,15 @@ pub fn guarded() -> (Guarded, Vec<String>) {
         ("/etc/resolv.conf", resolvers),
     ] {
         match fs::read_to_string(path) {
-            Ok(text) => parse(&text).into_iter().for_each(|address| add(address, HOST, guard::PROTECTED)),
+            Ok(text) => {
+                for address in parse(&text) {
+                    add(address, HOST, guard::PROTECTED);
+                    if address.is_ipv6() {
+                        // Whoever shares its network is banned alone, or the ban would hit it, too.
+                        add(network(address), NETWORK_V6, guard::ON_LINK);
+                    }
+                }
+            }
             // No IPv6 in the kernel, or no resolver configured.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => warnings.push(format!("{path} cannot be read: {error}")),
@@ -56,6 +63,11 @@ pub fn guarded() -> (Guarded, Vec<String>) {
 /// Key of the kernel's table.
 pub fn key((address, length): &(IpAddr, u8)) -> BanKey {
     BanKey::new(&Addr::from(*address), *length)
+}
+
+/// The /64 around an IPv6 address.
+fn network(address: IpAddr) -> IpAddr {
+    Addr::from(address).masked(NETWORK_V6).into()
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, Instant},
@@ -194,6 +194,47 @@ fn who_is_not_admitted_is_told_so() {
     assert!(matches!(error, ClientError::Denied { .. }), "{error:?}");
     assert_eq!(error.to_string(), "permission denied: user 1000 may not use the control socket");
     assert!(raw(&running.path, "POST /v1/confirm HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn another_user_may_not_but_its_group_may() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    for (group, admitted) in [(None, false), (Some(1002), false), (Some(1001), true)] {
+        let running = start(move |listener, agent| {
+            Box::pin(async move {
+                let _ = serve(listener, agent, group.map(Gid::from_raw)).await;
+            })
+        });
+        // The file's mode would turn a stranger away before the server does.
+        for (path, mode) in [(running.path.parent().unwrap(), 0o755), (&running.path, 0o666)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let path = running.path.clone();
+        let result = std::thread::spawn(move || {
+            // SAFETY: as system calls, not functions of libc, these change the credentials of this thread only.
+            let results = unsafe {
+                [
+                    libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()),
+                    libc::syscall(libc::SYS_setresgid, 1001, 1001, 1001),
+                    libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000),
+                ]
+            };
+            assert_eq!(results, [0, 0, 0]);
+            Client::new(path).status()
+        })
+        .join()
+        .unwrap();
+        match result {
+            Ok(_) => assert!(admitted, "{group:?}"),
+            Err(ClientError::Denied { message: Some(message), .. }) => {
+                assert!(!admitted && message.contains("user 1000"), "{group:?}: {message}");
+            }
+            Err(other) => panic!("{group:?}: {other:?}"),
+        }
+    }
 }
 
 #[test]

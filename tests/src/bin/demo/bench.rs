@@ -1,15 +1,15 @@
 //! The stage of the demo: the world, the servers, the agent, and the sockets that send and bear witness.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use firewall_user::control::api::Status;
 use tests::{
     agent::{Agent, Event},
-    netns::{INTERFACE, World},
+    netns::{CLIENT_V4, CLIENT_V6, INTERFACE, World},
     raw::Raw,
     servers::{Echo, HttpServer, Session, connect},
 };
@@ -23,10 +23,13 @@ const LISTS: [(&str, &str); 2] = [
     (DROP_LIST, include_str!("../../../../demo/lists/drop.txt")),
     ("lists/watch.txt", include_str!("../../../../demo/lists/watch.txt")),
 ];
-/// More than the 1500 bytes that the policy allows, so that larger packets can be sent at all.
+/// More than the 1500 bytes that the policy allows, so that larger packets can be sent at all. Real clients stay below.
 const MTU: u32 = 1600;
 /// How long a client waits for what does not come. Less than the first retransmission of a SYN.
 const PATIENCE: Duration = Duration::from_millis(600);
+
+/// Exit status of curl.
+const CURL_TIMEOUT: i32 = 28;
 
 /// Addresses of the client beyond the link: allowed, blocked, watched, and those for the rates.
 const FAR_CLIENTS: [&str; 12] = [
@@ -49,17 +52,24 @@ pub(crate) struct Bench {
     pub(crate) agent: Agent,
     /// Of the operator, from the office.
     pub(crate) sessions: Vec<Session>,
+    /// Connections that a flood left open.
+    idle: Vec<TcpStream>,
     pub(crate) sender: Raw,
     pub(crate) witness: Raw,
-    _servers: (HttpServer, [Echo; 4]),
+    _servers: (HttpServer, [Echo; 5]),
     pub(crate) world: World,
 }
 
 impl Bench {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(mode: XdpMode) -> Result<Self> {
         let world = World::with_mtu(MTU)?;
         for address in FAR_CLIENTS {
             world.add_client_address(address.parse()?)?;
+        }
+        for namespace in [&world.host, &world.client] {
+            for network in ["192.0.2.0/24", "2001:db8::/64 metric 256"] {
+                namespace.ip(&format!("route replace {network} dev {INTERFACE} mtu 1500"))?;
+            }
         }
         let http = HttpServer::start(&world.host, 80)?;
         let echoes = [
@@ -67,12 +77,13 @@ impl Bench {
             Echo::udp(&world.host, 5000)?,
             // Servers elsewhere, that the host itself is a client of.
             Echo::tcp(&world.client, 443)?,
-            Echo::udp(&world.client, 53)?,
+            Echo::udp_at(&world.client, (CLIENT_V4.parse::<IpAddr>()?, 53).into())?,
+            Echo::udp_at(&world.client, (CLIENT_V6.parse::<IpAddr>()?, 53).into())?,
         ];
-        let agent = Agent::start_with(&world, CONFIG, &LISTS)?;
+        let agent = Agent::start_with(&world, &CONFIG.replace("xdp_mode = \"native\"", mode.setting()), &LISTS)?;
         let sender = Raw::open(&world.client, INTERFACE)?;
         let witness = Raw::open(&world.host, INTERFACE)?;
-        Ok(Self { agent, sessions: Vec::new(), sender, witness, _servers: (http, echoes), world })
+        Ok(Self { agent, sessions: Vec::new(), idle: Vec::new(), sender, witness, _servers: (http, echoes), world })
     }
 
     /// Prints every event from now on.
@@ -100,6 +111,23 @@ impl Bench {
         Ok(text)
     }
 
+    /// What the agent says at the end, and what is wrong with it.
+    pub(crate) fn closing(&self) -> Result<(String, Vec<String>)> {
+        let status = self.agent.status()?;
+        let reasons = status.reasons.iter().filter(|reason| reason.dropped.packets > 0).count();
+        let events = &status.events;
+        let text = format!(
+            "The kernel dropped {} packets for {reasons} reasons and passed {}; the agent reported {} events since it was \
+             started anew.",
+            status.packets.dropped.packets, status.packets.passed.packets, events.delivered
+        );
+        let mut wrong = self.agent.strange_lines();
+        if events.lost_kernel + events.lost_sink > 0 {
+            wrong.push(format!("events were lost: {events:?}"));
+        }
+        Ok((text, wrong))
+    }
+
     /// Puts raw frames on the wire.
     pub(crate) fn send(&self, frames: Vec<Vec<u8>>) -> Result<Sent> {
         for frame in &frames {
@@ -120,6 +148,7 @@ impl Bench {
             .args(["--interface", &source.to_string(), &url])
             .output()?;
         let code = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.code() != Some(CURL_TIMEOUT), "no answer");
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         ensure!(code == "200", "HTTP {code}");
         Ok(format!("HTTP {code}"))
@@ -133,27 +162,22 @@ impl Bench {
 
     /// Opens connections as fast as it can until one is not answered, from a source that is proven to be real by a first,
     /// honest request.
-    pub(crate) fn flood(&self, source: IpAddr, server: SocketAddr, most: usize) -> Result<String> {
+    pub(crate) fn flood(&mut self, source: IpAddr, server: SocketAddr, most: usize) -> Result<String> {
         self.curl(source, server)?;
         let source = SocketAddr::new(source, 0);
-        self.world.client.enter(|| {
+        let open = self.world.client.enter(|| {
             let mut open = Vec::new();
             for number in 1..=most {
                 match connect(source, server, PATIENCE) {
-                    Ok(stream) => {
-                        // Closed by a single RST: a ban would make the FINs come again and again.
-                        nix::sys::socket::setsockopt(
-                            &stream,
-                            nix::sys::socket::sockopt::Linger,
-                            &libc::linger { l_onoff: 1, l_linger: 0 },
-                        )?;
-                        open.push(stream);
-                    }
-                    Err(error) => bail!("connection {number}: {error}"),
+                    Ok(stream) => open.push(stream),
+                    Err(error) => return (open, Err(anyhow!("no connection {number} ({error})"))),
                 }
             }
-            Ok(format!("{most} connections"))
-        })
+            (open, Ok(format!("{most} connections")))
+        });
+        // Closed now, they would say so again and again from behind the ban.
+        self.idle.extend(open.0);
+        open.1
     }
 
     /// Changes a file as an operator would, and waits until the agent has taken it over.
@@ -167,6 +191,24 @@ impl Bench {
             after.reloads.last_error.unwrap_or_default()
         );
         Ok(after)
+    }
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum XdpMode {
+    /// In the driver, before the kernel makes a packet of it.
+    Native,
+    /// In the stack, for drivers without a native mode.
+    Generic,
+}
+
+impl XdpMode {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Native => "xdp_mode = \"native\"",
+            Self::Generic => "xdp_mode = \"generic\"",
+        }
     }
 }
 

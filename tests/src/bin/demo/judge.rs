@@ -103,6 +103,7 @@ impl Trial<'_> {
                 (before, after) => self.complain(format!("rule {name} counted {before:?} → {after:?}")),
             }
         }
+        let happened = if event.is_some() { happened + ", reported" } else { happened };
         let by = event.as_ref().and_then(Event::by).or(self.by).unwrap_or("—").to_owned();
         Ok(Line { family, stage, what, expected, happened, by, counter, complaints: self.complaints })
     }
@@ -119,7 +120,7 @@ impl Trial<'_> {
                 if seen < all {
                     self.complain(format!("the witness saw {seen} of {all}"));
                 }
-                format!("seen by the witness: {seen} of {all}")
+                format!("arrived: {seen} of {all}")
             }
             Sent::Client(Ok(got)) => format!("client: {got}"),
             Sent::Client(Err(error)) => {
@@ -138,7 +139,7 @@ impl Trial<'_> {
                 if seen > 0 {
                     self.complain(format!("the witness saw {seen} of {all}"));
                 }
-                format!("seen by the witness: {seen} of {all}")
+                format!("arrived: {seen} of {all}")
             }
             Sent::Client(Err(error)) => format!("client: {error}"),
             Sent::Client(Ok(got)) => {
@@ -157,7 +158,7 @@ impl Trial<'_> {
         if !(least..=most).contains(&seen) || seen + lost != all {
             self.complain(format!("of {all} the witness saw {seen}, and {lost} were dropped"));
         }
-        Ok(format!("seen by the witness: {seen} of {all}"))
+        Ok(format!("arrived: {seen} of {all}"))
     }
 
     fn wait_for_drops(&mut self, reason: &'static str) -> Result<()> {

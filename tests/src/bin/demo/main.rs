@@ -23,16 +23,22 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::{bench::Bench, probe::Step};
+use crate::{
+    bench::{Bench, XdpMode},
+    probe::Step,
+};
 
 /// Shows what Portcullis does to good and bad traffic, in network namespaces of its own.
 ///
 /// Exit status: 0 if every line is as expected, 1 if one is not, 2 if the demo could not be run.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Do not print events as they come, only the probes and the table.
+    /// Do not print events as they come, only the probes and the table
     #[arg(long, short)]
     quiet: bool,
+    /// Where the program shall run
+    #[arg(long, value_enum, default_value_t = XdpMode::Native)]
+    mode: XdpMode,
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -53,7 +59,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     clean_up_when_interrupted()?;
     let start = Instant::now();
     println!("Making a host and a client in network namespaces, and starting Portcullis on the host's interface …");
-    let mut bench = Bench::new()?;
+    let mut bench = Bench::new(arguments.mode)?;
     println!("{}\n", bench.introduction()?);
     if !arguments.quiet {
         bench.show_events();
@@ -77,9 +83,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     println!("\n{}", table::render(&lines));
+    let (closing, complaints) = bench.closing()?;
+    println!("{closing}");
+    for complaint in &complaints {
+        println!("!! {complaint}");
+    }
     let wrong = lines.iter().filter(|line| !line.complaints.is_empty()).count();
     println!("{} of {} as expected, in {:.0} s.", lines.len() - wrong, lines.len(), start.elapsed().as_secs_f64());
-    Ok(wrong == 0)
+    Ok(wrong == 0 && complaints.is_empty())
 }
 
 /// All of one family before the other: packets that have no readable source share it, and their events with it, for up to

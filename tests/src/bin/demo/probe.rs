@@ -73,7 +73,7 @@ impl fmt::Display for Expect {
             Self::Passes => f.write_str("passes"),
             Self::Drops { reason, .. } => write!(f, "dropped: {reason}"),
             Self::Monitors { reason, .. } => write!(f, "passes, monitored: {reason}"),
-            Self::Limits { reason, least, most, .. } => write!(f, "{least}–{most} pass, then {reason}"),
+            Self::Limits { reason, least, most, .. } => write!(f, "{least} to {most} pass, then {reason}"),
         }
     }
 }

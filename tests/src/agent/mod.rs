@@ -3,13 +3,15 @@
 //! In flow a configuration and commands, out come its status, its events and what its commands print. Each agent is an
 //! instance of its own, so that tests run side by side; everything it pinned and wrote is removed on drop.
 
+mod log;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    net::IpAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -23,56 +25,15 @@ use nix::{
     },
     unistd::Pid,
 };
-use serde::Deserialize;
 use tempfile::TempDir;
 
+use self::log::Log;
+pub use self::log::{Event, Watcher};
 use crate::netns::{Namespace, World, remove_tree, unique_name};
 
 /// For the agent to attach, to stop, to reload.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(30);
-
-/// One line of the agent's standard output.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Event {
-    pub time: String,
-    pub layer: String,
-    /// `drop`, `monitor` or `ban`.
-    pub action: String,
-    pub reason: String,
-    #[serde(default)]
-    pub rule: Option<String>,
-    #[serde(default)]
-    pub list: Option<String>,
-    #[serde(default)]
-    pub source: Option<IpAddr>,
-    #[serde(default)]
-    pub source_port: Option<u16>,
-    #[serde(default)]
-    pub destination: Option<IpAddr>,
-    #[serde(default)]
-    pub destination_port: Option<u16>,
-    #[serde(default)]
-    pub protocol: Option<serde_json::Value>,
-    #[serde(default)]
-    pub length: Option<u64>,
-    #[serde(default)]
-    pub interface: Option<String>,
-    #[serde(default)]
-    pub count: u64,
-    #[serde(default)]
-    pub generation: u32,
-}
-
-impl Event {
-    /// The rule or list that gave the verdict.
-    pub fn by(&self) -> Option<&str> {
-        self.rule.as_deref().or(self.list.as_deref())
-    }
-}
-
-/// Called with each event as it comes.
-pub type Watcher = Box<dyn Fn(&Event) + Send>;
 
 /// A running agent. It is killed, detached and wiped on drop.
 #[derive(Debug)]
@@ -84,28 +45,6 @@ pub struct Agent {
     child: Option<Child>,
     log: Arc<Log>,
     namespace: Namespace,
-}
-
-/// What the agent said, shared with the threads that listen.
-#[derive(Default)]
-struct Log {
-    state: Mutex<LogState>,
-    changed: Condvar,
-    watcher: Mutex<Option<Watcher>>,
-}
-
-#[derive(Debug, Default)]
-struct LogState {
-    events: Vec<Event>,
-    /// Lines of standard output that are no event.
-    strange: Vec<String>,
-    stderr: String,
-}
-
-impl std::fmt::Debug for Log {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.state.fmt(f)
-    }
 }
 
 impl Agent {
@@ -124,9 +63,10 @@ impl Agent {
     /// Writes the files, but starts nothing yet: see [`Agent::launch`].
     pub fn prepare(world: &World, config: &str, files: &[(&str, &str)]) -> Result<Self> {
         mount_bpffs()?;
+        let instance = unique_name();
         let agent = Self {
-            instance: unique_name(),
-            directory: TempDir::with_prefix("portcullis-")?,
+            directory: TempDir::with_prefix(format!("{instance}-"))?,
+            instance,
             child: None,
             log: Arc::default(),
             namespace: world.host.clone(),
@@ -196,7 +136,7 @@ impl Agent {
     }
 
     pub fn ban(&self, prefix: &str, duration: &str) -> Result<()> {
-        self.run(&["ban", prefix, duration]).map(drop)
+        self.run(&["ban", prefix, "--for", duration]).map(drop)
     }
 
     pub fn unban(&self, prefix: &str) -> Result<()> {
@@ -389,41 +329,6 @@ impl Drop for Agent {
         if thread::panicking() {
             eprintln!("The agent said:\n{}", self.stderr());
         }
-    }
-}
-
-impl Log {
-    fn state(&self) -> std::sync::MutexGuard<'_, LogState> {
-        self.state.lock().expect("listeners do not panic")
-    }
-
-    /// Hands every line to `take` until the other end is closed.
-    fn listen(self: &Arc<Self>, pipe: impl std::io::Read + Send + 'static, take: fn(&Self, String)) {
-        let log = Arc::clone(self);
-        thread::spawn(move || {
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                take(&log, line);
-            }
-        });
-    }
-
-    fn take_event(&self, line: String) {
-        match serde_json::from_str::<Event>(&line) {
-            Ok(event) => {
-                if let Some(watcher) = &*self.watcher.lock().expect("watchers do not panic") {
-                    watcher(&event);
-                }
-                self.state().events.push(event);
-            }
-            Err(error) => self.state().strange.push(format!("{line} ({error})")),
-        }
-        self.changed.notify_all();
-    }
-
-    fn take_error(&self, line: String) {
-        let mut state = self.state();
-        state.stderr.push_str(&line);
-        state.stderr.push('\n');
     }
 }
 
