@@ -31,7 +31,7 @@ impl Limit {
         }
         let interval = (u128::from(period_ns) << FRACTION) / u128::from(tokens);
         let tolerance = depth * period_ns as f64 / tokens as f64;
-        if interval == 0 || interval > u128::from(u64::MAX / 0x1_0000) || tolerance > 365.0 * 86_400e9 {
+        if interval == 0 || interval > u128::from(u64::MAX / 2) || tolerance > 365.0 * 86_400e9 {
             return None;
         }
         let interval = interval as u64;
@@ -43,10 +43,12 @@ impl Limit {
         self.interval != 0
     }
 
-    /// Nanoseconds that `tokens` (`<= 65535`) take to come back.
+    /// Nanoseconds that `tokens` (`<= 65535`) take to come back. Whole nanoseconds and fraction apart, since their product
+    /// with `tokens` as one number would not fit for a token that takes more than four seconds.
     #[inline(always)]
     pub const fn cost(&self, tokens: u32) -> u64 {
-        (self.interval * tokens as u64) >> FRACTION
+        let (whole, fraction) = (self.interval >> FRACTION, self.interval & ((1 << FRACTION) - 1));
+        whole * tokens as u64 + ((fraction * tokens as u64) >> FRACTION)
     }
 
     /// Takes `tokens` (`<= 65535`) at `now`, from a bucket whose state is `tat`. Gives the new state, or `None` if they are
@@ -147,6 +149,22 @@ mod tests {
         assert_eq!(Limit::new(1, SECOND, 0.5), None);
         assert_eq!(Limit::new(1, SECOND, f64::NAN), None);
         assert_eq!(Limit::new(1, 366 * 86_400 * SECOND, 1.0), None);
+    }
+
+    #[test]
+    fn a_token_a_day_is_a_limit_too() {
+        for (tokens, period) in [(1, 60), (14, 60), (1, 3600), (10, 3600), (1, 86_400), (7, 86_400)] {
+            let limit = Limit::new(tokens, period * SECOND, tokens as f64).unwrap();
+            assert_eq!(limit.cost(65_535), (u128::from(limit.interval) * 65_535 >> FRACTION) as u64);
+            let now = 40 * 365 * 86_400 * SECOND;
+            let mut tat = 0;
+            for _ in 0..tokens {
+                tat = limit.take(tat, now, 1).unwrap();
+            }
+            assert_eq!(limit.take(tat, now, 1), None);
+            assert_eq!(limit.take(tat, now, 65_535), None);
+            assert!(limit.take(tat, now + period * SECOND / tokens + 1, 1).is_some());
+        }
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub mod loaded;
 pub mod netns;
 pub mod raw;
 pub mod servers;
+pub mod traffic;

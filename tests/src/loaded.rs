@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::maps::{Map, PerCpuArray, PerCpuValues};
 use firewall_common::{
     counter::{Counter, DROPPED, MONITORED, RULES, Tally},
-    event::Event,
+    event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     verdict::DropReason,
 };
 use firewall_user::{
@@ -21,6 +22,7 @@ use firewall_user::{
         instance::Instance,
         shared::{self, Shared},
         slots::Slots,
+        syscall::update_batch,
     },
     events::kernel::read,
 };
@@ -92,8 +94,19 @@ impl Loaded {
         Ok(self.instance.xdp().fd()?.as_fd().try_clone_to_owned()?)
     }
 
-    pub fn counters(&self) -> Result<Counters> {
-        Ok(Counters(self.shared.counters()?))
+    /// The counters that [`Counters`] has names for.
+    pub fn counters(&mut self) -> Result<Counters> {
+        let slots = self.compiled.slots.iter().map(|(_, slot)| u32::from(slot) + 1).max().unwrap_or(0);
+        let table = self.instance.ebpf().map("COUNTERS").context("no table of counters")?;
+        let table = PerCpuArray::<_, Counter>::try_from(table)?;
+        let sum = |index| {
+            let values = table.get(&index, 0)?;
+            Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
+                packets: sum.packets + value.packets,
+                bytes: sum.bytes + value.bytes,
+            }))
+        };
+        Ok(Counters((0..RULES + slots).map(sum).collect::<Result<_>>()?))
     }
 
     /// The events since the last call.
@@ -103,6 +116,19 @@ impl Loaded {
             events.extend(read(&item));
         }
         events
+    }
+
+    /// Makes the sampler forget what it reported: the next verdict's event is sent, whatever was before it.
+    pub fn forget_events(&mut self) -> Result<()> {
+        let keys: Vec<u32> = (0..SAMPLE_SLOTS).collect();
+        let ebpf = self.instance.ebpf();
+        let Some(Map::Array(samples)) = ebpf.map("SAMPLES") else { bail!("no table of samples") };
+        update_batch(samples.fd().as_fd(), &keys, &vec![SampleSlot::default(); keys.len()])?;
+        let budgets = ebpf.map_mut("SAMPLE_BUDGETS").context("no table of budgets")?;
+        let mut budgets = PerCpuArray::<_, SampleBudget>::try_from(budgets)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| source)?;
+        budgets.set(0, PerCpuValues::try_from(vec![SampleBudget::default(); cpus])?, 0)?;
+        Ok(())
     }
 
     /// Slot of a rule, as `list/NAME`, `rate/NAME` or `size/SERVICES`.

@@ -54,28 +54,50 @@ impl Raw {
 
     /// The next frame, without the outer VLAN tag that the kernel takes off; `None` if none comes in time.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
+        let mut frame = vec![0; 1 << 16];
+        let length = self.receive_into(&mut frame, timeout)?;
+        frame.truncate(length);
+        Some(frame)
+    }
+
+    /// As [`Raw::receive`], into a buffer; gives the length.
+    pub fn receive_into(&self, buffer: &mut [u8], timeout: Duration) -> Option<usize> {
         let deadline = Instant::now() + timeout;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            let milliseconds = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-            // SAFETY: one `pollfd`, which lives through the call.
-            let ready = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
-            if ready > 0 {
-                let mut frame = vec![0; 1 << 16];
-                // SAFETY: the pointer and the length are those of a live buffer.
-                let read = unsafe {
-                    libc::recv(self.socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
-                };
-                if let Ok(length) = check(read) {
-                    frame.truncate(length);
-                    return Some(frame);
-                }
+            // SAFETY: the pointer and the length are those of a live buffer.
+            let read = unsafe {
+                libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
+            };
+            if let Ok(length) = check(read) {
+                return Some(length);
             }
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
+            let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let milliseconds = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            // SAFETY: one `pollfd`, which lives through the call.
+            unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
         }
+    }
+
+    /// Frames that came in since the last call, but found no room to wait for a reader.
+    pub fn lost(&self) -> Result<u32> {
+        let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the value has the size given, and both live through the call.
+        let done = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
+        check(done as isize).context("PACKET_STATISTICS")?;
+        Ok(statistics.tp_drops)
     }
 
     /// Forgets everything received so far.

@@ -32,7 +32,7 @@ pub(super) struct Checked {
 }
 
 pub fn check(_paths: &Paths, args: CheckArgs) -> Result<ExitCode> {
-    let (checked, report) = judge(&args.source.config, &args.source.interfaces);
+    let (checked, report) = judge(&args.source.config(), &args.source.overrides());
     if !checked.ok && !args.output.json {
         eprint!("{report}");
     } else {
@@ -56,9 +56,8 @@ fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
 }
 
 /// The result, and the report of errors for a person to read.
-fn judge(path: &Path, interfaces: &[String]) -> (Checked, String) {
-    let overrides = Overrides { interfaces: interfaces.to_vec() };
-    match config::load(path, &overrides) {
+fn judge(path: &Path, overrides: &Overrides) -> (Checked, String) {
+    match config::load(path, overrides) {
         Ok(config) => (accepted(&config), String::new()),
         Err(errors) => {
             let report = errors.to_string();

@@ -18,7 +18,7 @@ use crate::{
     dmz::{
         compile::{self, Compiled},
         instance::{Instance, InstanceError},
-        link::{LinkError, Links, Mode},
+        link::{Lasting, LinkError, Links, Mode},
         shared::{self, Shared, SharedError},
         slots::Exhausted,
     },
@@ -134,6 +134,7 @@ impl Core {
         let instance = match Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None) {
             Ok(instance) => instance,
             Err(error) => {
+                adopted.undo(&paths.pins());
                 // Nothing is attached yet, so what was made is nobody's.
                 if !adopted.existed {
                     let _empty = std::fs::remove_dir_all(paths.pins());
@@ -144,14 +145,15 @@ impl Core {
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
         bans::carry_over(&mut shared, &adopted.bans);
-        let before = confirm.map(|_| Before::capture(&paths.pins()));
+        let before = Before::capture(&paths.pins());
+        let until = confirm.map(|within| Instant::now() + within);
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
             sinks,
             reloads: api::Reloads::default(),
             started: Instant::now(),
-            confirm: confirm.zip(before).map(|(within, before)| (Instant::now() + within, before)),
+            confirm: None,
             warnings: BTreeMap::new(),
             bans_dirty: false,
             guarded: Guarded::new(),
@@ -172,19 +174,23 @@ impl Core {
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
         core.publish_names();
+        let mut before = Some(before);
+        if let Some(until) = until {
+            core.confirm = before.take().map(|before| (until, before));
+        }
         if let Err(error) = core.attach_all(&interfaces) {
             // What was attached meanwhile goes, or goes back, as if we had never come.
-            let before = core.confirm.take().map(|(_, before)| before);
-            match before {
-                Some(before) => before.restore(&mut core.links),
-                None if !adopted.existed => core.links.detach_others(&[]),
-                None => {}
+            let before = before.or_else(|| core.confirm.take().map(|(_, before)| before));
+            if let Some(before) = before {
+                before.restore(&mut core.links);
             }
+            adopted.undo(&core.paths.pins());
             if !adopted.existed {
                 let _gone = std::fs::remove_dir_all(core.paths.pins());
             }
             return Err(error);
         }
+        adopted.finish(&core.paths.pins());
         core.settle(compiled)?;
         Ok(core)
     }
@@ -215,7 +221,12 @@ impl Core {
     /// `false` if nothing had changed.
     fn try_reload(&mut self) -> Result<bool, CoreError> {
         let config = config::load(&self.config_path, &self.overrides)?;
-        let interfaces = find_interfaces(&config.interfaces)?;
+        // An interface that went away while we guard it is no reason to refuse a new policy for the others.
+        let gone = |name: &&String| {
+            self.config.interfaces.contains(name) && nix::net::if_::if_nametoindex(name.as_str()).is_err()
+        };
+        let there: Vec<String> = config.interfaces.iter().filter(|name| !gone(name)).cloned().collect();
+        let interfaces = find_interfaces(&there)?;
         let mut compiled = compile::compile(&config, &self.compiled.slots)?;
         let generation = self.compiled.policy.generation;
         complete(&mut compiled, &interfaces, generation, self.trace);
@@ -226,11 +237,19 @@ impl Core {
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
             && config.dmz.tables == self.config.dmz.tables;
+        let fixed = config.metrics != self.config.metrics || config.control_group != self.config.control_group;
+        self.warn(
+            "restart",
+            fixed.then(|| "changes of [metrics] and [control] need a restart of the agent".to_owned()),
+        );
         if compiled == self.compiled && same_place {
-            self.config = config;
+            self.config =
+                Config { metrics: self.config.metrics, control_group: self.config.control_group.take(), ..config };
             return Ok(false);
         }
         compiled.policy.generation = generation.wrapping_add(1);
+        let config =
+            Config { metrics: self.config.metrics, control_group: self.config.control_group.clone(), ..config };
         self.swap(config, compiled, &interfaces)?;
         Ok(true)
     }
@@ -244,6 +263,7 @@ impl Core {
         let next = match loaded {
             Ok(next) => next,
             Err(error) => {
+                adopted.undo(&self.paths.pins());
                 self.shared.set_slots(&compiled.slots, &self.compiled.slots)?;
                 return Err(error.into());
             }
@@ -266,6 +286,7 @@ impl Core {
             if let Some(old) = old_shared {
                 self.shared = old;
             }
+            adopted.undo(&self.paths.pins());
             if let Ok(interfaces) = find_interfaces(&self.config.interfaces)
                 && let Err(back) = self.attach_all(&interfaces)
             {
@@ -278,6 +299,7 @@ impl Core {
         if let Some(old) = old_shared {
             bans::carry_over(&mut self.shared, &old.all_bans());
         }
+        adopted.finish(&self.paths.pins());
         self.settle(compiled)
     }
 
@@ -308,13 +330,16 @@ impl Core {
     }
 
     fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
-        // Unconfirmed, nothing may outlive us.
-        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
+        let lasting = match self.config.on_agent_exit {
+            _ if self.confirm.is_some() => Lasting::AsBefore,
+            OnAgentExit::Keep => Lasting::Stays,
+            OnAgentExit::Detach => Lasting::Goes,
+        };
         let egress = self.compiled.needs_egress();
         if self.config.xdp_mode == XdpMode::Generic {
             offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
         }
-        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, exit, egress)?;
+        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, lasting, egress)?;
         if mode == Mode::Generic && self.config.xdp_mode != XdpMode::Generic {
             if let Err(error) = offloads::no_merging(&self.paths, interface) {
                 self.links.detach_others(&[]);
@@ -465,6 +490,7 @@ fn find_interfaces(names: &[String]) -> Result<Vec<Interface>, CoreError> {
         .collect()
 }
 
+/// With no interface there, nothing that may pass is too long to look at its interface's own.
 fn smallest_mtu(interfaces: &[Interface]) -> u32 {
     interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(0)
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     cli::RunArgs,
-    config::{self, OnAgentExit, Overrides},
+    config::{self, OnAgentExit},
     control::{self, api::Agent as _},
     host::{session, watch::Changes},
     metrics,
@@ -50,8 +50,8 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 
-    let overrides = Overrides { interfaces: args.source.interfaces.clone() };
-    let config = match config::load(&args.source.config, &overrides) {
+    let (path, overrides) = (args.source.config(), args.source.overrides());
+    let config = match config::load(&path, &overrides) {
         Ok(config) => config,
         Err(errors) => {
             eprint!("{errors}");
@@ -72,7 +72,7 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let socket = paths.socket();
     let result = runtime.block_on(async {
-        let core = Core::start(paths.clone(), args.source.config.clone(), overrides, config, args.trace, args.confirm);
+        let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm);
         let service = Service::new(core?);
         serve(service, listener, group).await
     });

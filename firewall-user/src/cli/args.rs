@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
-use crate::{config::units, paths::InstanceName};
+use crate::{
+    config::{Overrides, units},
+    paths::InstanceName,
+};
 
 /// A firewall for APIs that drops in the kernel what should not reach them.
 #[derive(Clone, Debug, Parser)]
@@ -135,12 +138,27 @@ pub struct Output {
 /// Which configuration, and what of it to override.
 #[derive(Clone, Debug, Args)]
 pub struct Source {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/portcullis/portcullis.toml")]
-    pub config: PathBuf,
+    /// The configuration [default: /etc/portcullis/portcullis.toml, or built-in defaults where that file does not exist
+    /// and --interface says where to filter]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A network interface to guard, instead of those of the configuration; may be repeated
     #[arg(long = "interface", value_name = "IF", value_parser = interface)]
     pub interfaces: Vec<String>,
+}
+
+const CONFIG: &str = "/etc/portcullis/portcullis.toml";
+
+impl Source {
+    /// Path of the configuration.
+    pub fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| CONFIG.into())
+    }
+
+    pub fn overrides(&self) -> Overrides {
+        let file_is_optional = self.config.is_none() && !self.interfaces.is_empty();
+        Overrides { interfaces: self.interfaces.clone(), file_is_optional }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -254,7 +272,8 @@ mod tests {
     #[test]
     fn run_has_its_defaults() {
         let Command::Run(args) = parse("portcullis run").unwrap().command else { panic!("not run") };
-        assert_eq!(args.source.config, PathBuf::from("/etc/portcullis/portcullis.toml"));
+        assert_eq!(args.source.config(), PathBuf::from("/etc/portcullis/portcullis.toml"));
+        assert!(!args.source.overrides().file_is_optional);
         assert!(args.source.interfaces.is_empty() && args.confirm.is_none() && !args.trace);
     }
 

@@ -41,6 +41,8 @@ const MAX_FILE: u64 = 16 << 20;
 pub struct Overrides {
     /// Not empty: replaces [`Config::interfaces`].
     pub interfaces: Vec<String>,
+    /// Without a file at the path, the defaults are the configuration.
+    pub file_is_optional: bool,
 }
 
 /// Reads the configuration at `path` and the list files it names.
@@ -52,6 +54,9 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
     let whole_file = |text: &str, message: String| Problem::new(&Source::new(&*name, text), 0..0, message);
     let bytes = match read(path, MAX_FILE) {
         Ok(bytes) => bytes,
+        Err(_) if overrides.file_is_optional && !path.exists() => {
+            return parse("the defaults", "", Path::new(""), Vec::new(), overrides);
+        }
         Err(cause) => return Err(Errors::new(vec![whole_file("", format!("cannot read the configuration: {cause}"))])),
     };
     let text = match String::from_utf8(bytes) {

@@ -21,10 +21,7 @@ use super::{
     instance::Instance,
     syscall::{LinkPlace, link_place},
 };
-use crate::{
-    config::{OnAgentExit, XdpMode},
-    host::interface::Interface,
-};
+use crate::{config::XdpMode, host::interface::Interface};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -109,6 +106,17 @@ fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
+/// What becomes of a link when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// It is pinned, and stays.
+    Stays,
+    /// It goes with the agent.
+    Goes,
+    /// The policy is not confirmed: a new link goes with the agent, one that was pinned before stays pinned.
+    AsBefore,
+}
+
 /// A link that we hold, pinned or not.
 enum Held {
     Pinned(PathBuf),
@@ -147,7 +155,7 @@ impl Links {
         instance: &mut Instance,
         interface: &Interface,
         wanted: XdpMode,
-        exit: OnAgentExit,
+        lasting: Lasting,
         egress: bool,
     ) -> Result<Mode, LinkError> {
         if !interface.is_ethernet() {
@@ -160,12 +168,12 @@ impl Links {
         };
         // Flows are noted before anything asks about them.
         let egress = if egress {
-            Some(self.attach_egress(instance.egress(), interface, held_egress, exit)?)
+            Some(self.attach_egress(instance.egress(), interface, held_egress, lasting)?)
         } else {
             self.remove_egress(interface, held_egress);
             None
         };
-        let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, exit)?;
+        let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, lasting)?;
         self.attached.insert(interface.name.clone(), Attached { interface: interface.clone(), mode, xdp, egress });
         Ok(mode)
     }
@@ -177,7 +185,7 @@ impl Links {
         held: Option<Held>,
         known: Option<Mode>,
         wanted: XdpMode,
-        exit: OnAgentExit,
+        lasting: Lasting,
     ) -> Result<(Held, Mode), LinkError> {
         let path = self.directory.join(format!("xdp-{}", interface.index));
         let marker = |mode: Mode| self.directory.join(format!("mode-{}-{}", mode.name(), interface.index));
@@ -196,7 +204,7 @@ impl Links {
             && let Ok(id) = program.attach_to_link(link)
             && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
         {
-            return Ok((self.keep(link, &path, Some(&marker(mode)), exit)?, mode));
+            return Ok((self.keep(link, &path, Some(&marker(mode)), lasting)?, mode));
         }
         // No link, a stale one, or one in the wrong mode.
         for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
@@ -220,7 +228,7 @@ impl Links {
                         mode: mode.name(),
                         source,
                     })?;
-                    return Ok((self.keep(link, &path, Some(&marker(*mode)), exit)?, *mode));
+                    return Ok((self.keep(link, &path, Some(&marker(*mode)), lasting)?, *mode));
                 }
                 Err(source) if matches!(errno(&source), Some(libc::EBUSY | libc::EEXIST)) => {
                     return Err(LinkError::Occupied { interface: interface.name.clone() });
@@ -242,7 +250,7 @@ impl Links {
         program: &mut SchedClassifier,
         interface: &Interface,
         held: Option<Held>,
-        exit: OnAgentExit,
+        lasting: Lasting,
     ) -> Result<Held, LinkError> {
         let failed = |source| LinkError::Egress { interface: interface.name.clone(), source };
         let path = self.directory.join(format!("egress-{}", interface.index));
@@ -254,14 +262,14 @@ impl Links {
             && let Ok(id) = program.attach_to_link(link)
             && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
         {
-            return self.keep(link, &path, None, exit);
+            return self.keep(link, &path, None, lasting);
         }
         remove(&path)?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(&interface.name, TcAttachType::Egress, order).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|error| failed(io::Error::other(error.to_string()).into()))?;
-        self.keep(link, &path, None, exit)
+        self.keep(link, &path, None, lasting)
     }
 
     fn remove_egress(&self, interface: &Interface, held: Option<Held>) {
@@ -271,25 +279,29 @@ impl Links {
         let _absent = fs::remove_file(self.directory.join(format!("egress-{}", interface.index)));
     }
 
-    /// Pins the link, and as `marker` once more, or keeps it open, as `exit` says.
-    fn keep(&self, link: FdLink, path: &Path, marker: Option<&Path>, exit: OnAgentExit) -> Result<Held, LinkError> {
-        match exit {
-            OnAgentExit::Keep => {
-                let pin = |link: FdLink, path: &Path| -> Result<FdLink, LinkError> {
-                    // The pin of a link that was only updated stays untouched: at no moment may it be missing.
-                    let id = |link: &FdLink| link.info().ok().map(|info| info.id());
-                    let pinned = PinnedLink::from_pin(path).ok().map(FdLink::from);
-                    if pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(&link)) {
-                        return Ok(link);
-                    }
-                    remove(path)?;
-                    let failed = |error: &dyn std::error::Error| LinkError::Pin {
-                        path: path.to_owned(),
-                        source: io::Error::other(error.to_string()),
-                    };
-                    link.pin(path).map_err(|error| failed(&error))?;
-                    PinnedLink::from_pin(path).map(FdLink::from).map_err(|error| failed(&error))
-                };
+    /// Pins the link, and as `marker` once more, or keeps it open, as `lasting` says.
+    fn keep(&self, link: FdLink, path: &Path, marker: Option<&Path>, lasting: Lasting) -> Result<Held, LinkError> {
+        let id = |link: &FdLink| link.info().ok().map(|info| info.id());
+        // The pin of a link that was only updated stays untouched: at no moment may it be missing.
+        let is_pinned = |link: &FdLink, path: &Path| {
+            let pinned = PinnedLink::from_pin(path).ok().map(FdLink::from);
+            pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(link))
+        };
+        let pin = |link: FdLink, path: &Path| -> Result<FdLink, LinkError> {
+            if is_pinned(&link, path) {
+                return Ok(link);
+            }
+            remove(path)?;
+            let failed = |error: &dyn std::error::Error| LinkError::Pin {
+                path: path.to_owned(),
+                source: io::Error::other(error.to_string()),
+            };
+            link.pin(path).map_err(|error| failed(&error))?;
+            PinnedLink::from_pin(path).map(FdLink::from).map_err(|error| failed(&error))
+        };
+        match lasting {
+            Lasting::AsBefore if is_pinned(&link, path) => Ok(Held::Pinned(path.to_owned())),
+            Lasting::Stays => {
                 let link = match marker {
                     Some(marker) => pin(link, marker)?,
                     None => link,
@@ -297,7 +309,7 @@ impl Links {
                 pin(link, path)?;
                 Ok(Held::Pinned(path.to_owned()))
             }
-            OnAgentExit::Detach => {
+            Lasting::Goes | Lasting::AsBefore => {
                 remove(path)?;
                 if let Some(marker) = marker {
                     remove(marker)?;

@@ -128,7 +128,30 @@ pub struct Adopted {
     pub resized: Vec<&'static str>,
 }
 
-/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew.
+/// Name under which the pin of a table waits while its successor is made.
+fn outgoing(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("outgoing_{name}"))
+}
+
+impl Adopted {
+    /// The successors are in use: the tables they replace may go.
+    pub fn finish(&self, directory: &Path) {
+        for name in &self.resized {
+            let _gone = fs::remove_file(outgoing(directory, name));
+        }
+    }
+
+    /// The successors never came into use: puts the pins of the tables back that were to be replaced.
+    pub fn undo(&self, directory: &Path) {
+        for name in &self.resized {
+            // Renaming replaces whatever successor was already pinned.
+            let _back = fs::rename(outgoing(directory, name), directory.join(name));
+        }
+    }
+}
+
+/// Checks the pins in `directory` against `tables`, and puts those aside that must be made anew; [`Adopted::finish`] or
+/// [`Adopted::undo`] ends that. One that an agent before us did not live to end is undone first.
 pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -147,6 +170,10 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
     }
     for shape in shapes(tables) {
         let path = directory.join(shape.name);
+        let aside = outgoing(directory, shape.name);
+        if aside.exists() {
+            fs::rename(&aside, &path).map_err(io(&aside))?;
+        }
         if !path.exists() {
             continue;
         }
@@ -158,7 +185,7 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             if shape.name == "BANS" {
                 adopted.bans = Shared::bans_at(&path)?;
             }
-            fs::remove_file(&path).map_err(io(&path))?;
+            fs::rename(&path, &aside).map_err(io(&path))?;
             adopted.resized.push(shape.name);
         }
     }

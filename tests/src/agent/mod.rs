@@ -32,7 +32,7 @@ pub use self::log::{Event, Watcher};
 use crate::netns::{Namespace, World, remove_tree, unique_name};
 
 /// For the agent to attach, to stop, to reload.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(30);
 
 /// A running agent. It is killed, detached and wiped on drop.

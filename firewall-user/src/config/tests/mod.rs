@@ -281,7 +281,8 @@ fn interfaces() {
         assert_problems(text, whole(text), &[expected]);
     }
     let names = |text: &str, names: &[&str]| {
-        let overrides = Overrides { interfaces: names.iter().map(ToString::to_string).collect() };
+        let overrides =
+            Overrides { interfaces: names.iter().map(ToString::to_string).collect(), ..Overrides::default() };
         parse("test.toml", text, Path::new(""), vec![], &overrides)
     };
     assert_eq!(names("interfaces = [\"eth0\"]", &["lan", "wan"]).unwrap().interfaces, ["lan", "wan"]);
