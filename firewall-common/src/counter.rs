@@ -33,7 +33,7 @@ macro_rules! tallies {
 tallies! {
     /// Packets passed, whatever the reason.
     Passed = 0 "passed",
-    /// Packets dropped, whatever the reason. Derived: see [`derive`].
+    /// Packets dropped, whatever the reason. Derived: see [`derive()`].
     Dropped = 1 "dropped",
     /// Verdicts that monitor mode kept from dropping. A packet may have several. Derived.
     Monitored = 2 "monitored",

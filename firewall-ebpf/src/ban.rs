@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_coarse_ns};
 use firewall_common::{
-    ban::{Ban, BanKey, BanOrigin, HOST, MAX_LENGTHS, NETWORK_V6, guard},
+    ban::{Ban, BanKey, BanOrigin, HOST, NETWORK_V6, guard},
     counter::Tally,
     packet::Headers,
     rate::RateRule,
@@ -44,8 +44,7 @@ fn any(headers: &Headers) -> Option<u16> {
     }
     let control = CONTROL.get(0)?;
     let lengths = if headers.v4 { &control.ban_lengths_v4 } else { &control.ban_lengths_v6 };
-    for index in 0..MAX_LENGTHS {
-        let length = lengths[index];
+    for length in *lengths {
         if length == 0 {
             break;
         }

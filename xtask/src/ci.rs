@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     apt,
-    process::{cargo, find, run, run_quietly, say},
+    process::{cargo, clippy, find, run, run_quietly, say},
     setup, test,
     toolchain::Toolchain,
 };
@@ -19,8 +19,8 @@ pub(crate) fn ci() -> Result<()> {
     let steps: [(&str, Step); 6] = [
         ("format", || run(cargo().args(["fmt", "--all", "--check"]))),
         ("setup", setup::all),
-        ("lints", lints),
         ("lints of the eBPF crate", ebpf_lints),
+        ("lints", lints),
         ("documentation", documentation),
         ("tests", || test::test(&test::Args::default())),
     ];
@@ -36,14 +36,14 @@ pub(crate) fn ci() -> Result<()> {
 }
 
 fn lints() -> Result<()> {
-    run(cargo().args(["clippy", "--release", "--locked", "--all-targets", "--", "--deny=warnings"]))
+    run(clippy().args(["--release", "--locked", "--all-targets", "--", "--deny=warnings"]))
 }
 
 /// The eBPF crate has a panic handler of its own and only means something for its target, so it is linted there, by the
 /// clippy that belongs to the compiler that builds it.
 fn ebpf_lints() -> Result<()> {
     let toolchain = Toolchain::find().context("there is no eBPF compiler: run `cargo xtask setup`")?;
-    let mut clippy = match toolchain {
+    let mut command = match toolchain {
         Toolchain::Debian => {
             if find("/usr/bin/cargo-clippy").is_none() {
                 if !apt::usable() {
@@ -51,27 +51,27 @@ fn ebpf_lints() -> Result<()> {
                 }
                 apt::install(&["rust-web-clippy"])?;
             }
-            let mut clippy = Command::new("/usr/bin/cargo-clippy");
-            clippy.arg("clippy").env("CARGO", "/usr/bin/cargo").env("RUSTC", "/usr/bin/rustc");
+            let mut command = Command::new("/usr/bin/cargo-clippy");
+            command.arg("clippy").env("CARGO", "/usr/bin/cargo").env("RUSTC", "/usr/bin/rustc");
             // The stable compiler takes unstable features from these crates only.
-            clippy.env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf");
-            clippy
+            command.env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf");
+            command
         }
         Toolchain::Nightly => {
             run_quietly(Command::new("rustup").args(["component", "add", "clippy", "--toolchain=nightly"]))?;
-            let mut clippy = Command::new("rustup");
-            clippy.args(["run", "nightly", "cargo", "clippy", "-Zbuild-std=core"]);
-            clippy
+            let mut command = Command::new("rustup");
+            command.args(["run", "nightly", "cargo", "clippy", "-Zbuild-std=core"]);
+            command
         }
     };
     let endian = if cfg!(target_endian = "big") { "bpfeb" } else { "bpfel" };
-    clippy
+    command
         .args(["--release", "--locked", "--package=firewall-ebpf", "--bins"])
         .arg(format!("--target={endian}-unknown-none"))
         .args(["--", "--deny=warnings"])
         .env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH))
         .env("PATH", toolchain.search_path());
-    run(&mut clippy)
+    run(&mut command)
 }
 
 fn documentation() -> Result<()> {

@@ -19,7 +19,23 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 /// The cargo that runs us. What it calls (rustc, rustdoc, clippy-driver) comes from beside it, whatever PATH holds: two
 /// toolchains must not mix, and `setup` may have put a second one into /usr/bin.
 pub(crate) fn cargo() -> Command {
-    let program = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    beside_cargo(cargo_path())
+}
+
+/// `cargo clippy` of the same toolchain, for cargo might find another one's.
+pub(crate) fn clippy() -> Command {
+    let program = cargo_path().with_file_name("cargo-clippy");
+    let mut command = beside_cargo(if program.exists() { program } else { cargo_path() });
+    command.arg("clippy");
+    command
+}
+
+fn cargo_path() -> PathBuf {
+    env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// The program, in the repository, with its own directory first in PATH.
+fn beside_cargo(program: PathBuf) -> Command {
     let mut command = Command::new(&program);
     command.current_dir(workspace());
     if let Some(directory) = program.parent().filter(|directory| directory.is_absolute()) {

@@ -50,6 +50,9 @@ const NIGHTLY: [&str; 6] =
 const LINKER_VERSION: &str = "^0.13";
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
+/// The newest cargo-binstall that Rust 1.95 compiles.
+const BINSTALL: [&str; 5] = ["install", "cargo-binstall", "--version", "1.24.0", "--locked"];
+
 /// Everything that building, testing and the demo need.
 pub(crate) fn all() -> Result<()> {
     let mut advice = Advice::default();
@@ -99,6 +102,7 @@ fn ebpf(advice: &mut Advice) -> Result<()> {
             install_compiler(advice);
             match Toolchain::find() {
                 Some(toolchain) => toolchain,
+                None if advice.0.is_empty() => bail!("the eBPF compiler was installed, but is not complete"),
                 None => return Ok(()),
             }
         }
@@ -177,8 +181,8 @@ fn install_linker(llvm: u32, advice: &mut Advice) -> Result<()> {
         if apt::knows(&packages) {
             advice.add(format!("{}    # for bpf-linker", apt::advice(&packages)));
         } else {
-            advice.add("cargo install cargo-binstall --locked");
-            advice.add(format!("cargo binstall bpf-linker --version {LINKER_VERSION}"));
+            advice.add(format!("cargo {}", BINSTALL.join(" ")));
+            advice.add(format!("cargo binstall bpf-linker --version '{LINKER_VERSION}'"));
         }
         advice.add("cargo xtask setup    # again");
     }
@@ -194,7 +198,7 @@ fn binstall_linker() -> Result<()> {
     };
     if run_quietly(binstall().arg("-V")).is_err() {
         say("building cargo-binstall with cargo, which takes some minutes");
-        run_quietly(cargo_outside().args(["install", "cargo-binstall", "--locked"]))?;
+        run_quietly(cargo_outside().args(BINSTALL))?;
     }
     run_quietly(binstall().args([
         "bpf-linker",
@@ -225,6 +229,7 @@ fn tools(tools: &[Tool], advice: &mut Advice) {
         say(format_args!("the command {} is missing: {}", tool.command, tool.used_for));
     }
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    packages.sort_unstable();
     packages.dedup();
     if apt::usable() {
         match apt::install(&packages) {
@@ -235,7 +240,7 @@ fn tools(tools: &[Tool], advice: &mut Advice) {
     if find("apt-get").is_some() {
         advice.add(apt::advice(&packages));
     } else {
-        advice.add(format!("the package manager of this machine, to install: {}", packages.join(" ")));
+        advice.add(format!("# the package manager of this machine, to install {}", packages.join(" ")));
     }
 }
 
@@ -251,6 +256,6 @@ fn bpf_filesystem(advice: &mut Advice) {
     say("mounting the BPF file system on /sys/fs/bpf");
     if let Err(error) = run_quietly(Command::new("mount").args(MOUNT)) {
         say(format_args!("{error:#}"));
-        advice.add("a kernel with BPF, and a /sys that may be written to");
+        advice.add(format!("mount {}    # on a kernel with BPF", MOUNT.join(" ")));
     }
 }
