@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{Map, PerCpuArray, PerCpuValues};
 use firewall_common::{
-    counter::{Counter, DROPPED, MONITORED, RULES, Tally},
+    counter::{self, Counter, DROPPED, MONITORED, RULES, Tally},
     event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     verdict::DropReason,
 };
@@ -99,14 +99,15 @@ impl Loaded {
         let slots = self.compiled.slots.iter().map(|(_, slot)| u32::from(slot) + 1).max().unwrap_or(0);
         let table = self.instance.ebpf().map("COUNTERS").context("no table of counters")?;
         let table = PerCpuArray::<_, Counter>::try_from(table)?;
-        let sum = |index| {
-            let values = table.get(&index, 0)?;
-            Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
-                packets: sum.packets + value.packets,
-                bytes: sum.bytes + value.bytes,
-            }))
-        };
-        Ok(Counters((0..RULES + slots).map(sum).collect::<Result<_>>()?))
+        let mut sums = [Counter::default(); counter::TABLE_LEN as usize];
+        for (index, sum) in (0..RULES + slots).zip(&mut sums) {
+            for value in table.get(&index, 0)?.iter() {
+                sum.packets += value.packets;
+                sum.bytes += value.bytes;
+            }
+        }
+        counter::derive(&mut sums);
+        Ok(Counters(sums.to_vec()))
     }
 
     /// The events since the last call.

@@ -197,7 +197,7 @@ fn cases(loaded: &mut Loaded, prefixes: u32, client_port: u16) -> Result<Vec<Con
     ];
     let mut contenders = Vec::new();
     for (name, frame, expected) in table {
-        let reason = |loaded: &Loaded| -> Result<u64> {
+        let reason = |loaded: &mut Loaded| -> Result<u64> {
             use firewall_common::{counter::Tally, verdict::DropReason};
             let counters = loaded.counters()?;
             Ok(match name {
