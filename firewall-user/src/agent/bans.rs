@@ -328,10 +328,10 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
     Ok(restored)
 }
 
-/// Puts bans of a table that was made anew into its successor.
+/// Puts bans of a table that was made anew into its successor. Gives how many did not fit.
 pub fn carry_over(shared: &mut Shared, bans: &[(BanKey, Ban)]) -> usize {
     let now = now();
-    bans.iter().filter(|(key, ban)| ban.until > now && shared.bans.insert(key, ban, 0).is_ok()).count()
+    bans.iter().filter(|(key, ban)| ban.until > now && shared.bans.insert(key, ban, 0).is_err()).count()
 }
 
 /// What the kernel's tables call an address, for those who look one up.

@@ -135,23 +135,25 @@ impl Core {
             Ok(instance) => instance,
             Err(error) => {
                 // Nothing is attached yet, so what was made is nobody's.
-                if !adopted.existed {
-                    let _empty = std::fs::remove_dir_all(paths.pins());
+                if adopted.existed {
+                    adopted.undo()?;
+                } else {
+                    let _empty = shared::remove_pins(&paths.pins());
                 }
                 return Err(error.into());
             }
         };
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
-        bans::carry_over(&mut shared, &adopted.bans);
-        let before = confirm.map(|_| Before::capture(&paths.pins()));
+        let left_out = bans::carry_over(&mut shared, &adopted.bans);
+        let before = Before::capture(&paths.pins());
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
             sinks,
             reloads: api::Reloads::default(),
             started: Instant::now(),
-            confirm: confirm.zip(before).map(|(within, before)| (Instant::now() + within, before)),
+            confirm: confirm.map(|within| (Instant::now() + within, Before::capture(&paths.pins()))),
             warnings: BTreeMap::new(),
             bans_dirty: false,
             guarded: Guarded::new(),
@@ -172,19 +174,18 @@ impl Core {
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
         core.publish_names();
+        core.warn_of_bans(left_out);
         if let Err(error) = core.attach_all(&interfaces) {
             // What was attached meanwhile goes, or goes back, as if we had never come.
-            let before = core.confirm.take().map(|(_, before)| before);
-            match before {
-                Some(before) => before.restore(&mut core.links),
-                None if !adopted.existed => core.links.detach_others(&[]),
-                None => {}
-            }
-            if !adopted.existed {
-                let _gone = std::fs::remove_dir_all(core.paths.pins());
+            before.restore(&mut core.links);
+            if adopted.existed {
+                adopted.undo()?;
+            } else {
+                let _gone = shared::remove_pins(&core.paths.pins());
             }
             return Err(error);
         }
+        drop(before);
         core.settle(compiled)?;
         Ok(core)
     }
@@ -236,14 +237,15 @@ impl Core {
     }
 
     fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
-        let resized = config.dmz.tables != self.config.dmz.tables;
         let adopted = shared::adopt(&self.paths.pins(), &config.dmz.tables)?;
+        let resized = adopted.resized();
         self.shared.set_slots(&self.compiled.slots, &compiled.slots)?;
         let previous = (!resized).then_some(&self.instance);
         let loaded = Instance::load(&compiled, &self.paths.pins(), &config.dmz.tables, previous);
         let next = match loaded {
             Ok(next) => next,
             Err(error) => {
+                adopted.undo()?;
                 self.shared.set_slots(&compiled.slots, &self.compiled.slots)?;
                 return Err(error.into());
             }
@@ -252,7 +254,8 @@ impl Core {
         if resized {
             let fresh = Shared::open(&self.paths.pins(), random_seed())?;
             old_shared = Some(std::mem::replace(&mut self.shared, fresh));
-            bans::carry_over(&mut self.shared, &adopted.bans);
+            let left_out = bans::carry_over(&mut self.shared, &adopted.bans);
+            self.warn_of_bans(left_out);
         }
         let old_config = std::mem::replace(&mut self.config, config);
         let mut old_instance = std::mem::replace(&mut self.instance, next);
@@ -266,14 +269,13 @@ impl Core {
             if let Some(old) = old_shared {
                 self.shared = old;
             }
-            if let Ok(interfaces) = find_interfaces(&self.config.interfaces)
-                && let Err(back) = self.attach_all(&interfaces)
-            {
+            if let Err(back) = adopted.undo().map_err(CoreError::from).and_then(|()| self.put_back()) {
                 self.warn("links", Some(format!("the policy before could not be put back everywhere: {back}")));
             }
             self.publish_names();
             return Err(error);
         }
+        self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
             bans::carry_over(&mut self.shared, &old.all_bans());
@@ -283,8 +285,7 @@ impl Core {
 
     /// What follows once every link carries the policy: interfaces and slots that it does not use are given up.
     fn settle(&mut self, compiled: Compiled) -> Result<(), CoreError> {
-        let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
-        self.links.detach_others(&keep);
+        self.detach_unnamed();
         let slots = compiled.slots.only(compiled.names.iter().map(String::as_str));
         self.shared.set_slots(&compiled.slots, &slots)?;
         let control = self.shared.control()?;
@@ -293,6 +294,31 @@ impl Core {
         self.publish_names();
         self.open_trace();
         Ok(())
+    }
+
+    /// Attaches the instance in force wherever it was before a policy that could not be attached everywhere.
+    fn put_back(&mut self) -> Result<(), CoreError> {
+        let mut result = Ok(());
+        for name in self.config.interfaces.clone() {
+            if let Ok(Some(interface)) = Interface::find(&name)
+                && let Err(error) = self.attach_all(&[interface])
+            {
+                result = Err(error);
+            }
+        }
+        self.detach_unnamed();
+        result
+    }
+
+    /// Lets go of interfaces that the configuration does not name.
+    fn detach_unnamed(&mut self) {
+        let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
+        self.links.detach_others(&keep);
+    }
+
+    fn warn_of_bans(&mut self, left_out: usize) {
+        let text = format!("{left_out} bans did not fit into the new table and are lifted (`bans` under [dmz.tables])");
+        self.warn("bans left out", (left_out > 0).then_some(text));
     }
 
     /// Attaches the instance in force to `interfaces`.
@@ -317,7 +343,7 @@ impl Core {
         let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, exit, egress)?;
         if mode == Mode::Generic && self.config.xdp_mode != XdpMode::Generic {
             if let Err(error) = offloads::no_merging(&self.paths, interface) {
-                self.links.detach_others(&[]);
+                self.links.detach(interface);
                 return Err(CoreError::Merging(error));
             }
             self.warn(
@@ -374,11 +400,12 @@ impl Core {
 
     /// Keeps the policy for good: from now on links are pinned.
     pub fn confirm(&mut self) -> Result<(), CoreError> {
-        if self.confirm.take().is_some() {
-            let interfaces = find_interfaces(&self.config.interfaces)?;
-            self.attach_all(&interfaces)?;
+        let Some(pending) = self.confirm.take() else { return Ok(()) };
+        let result = find_interfaces(&self.config.interfaces).and_then(|interfaces| self.attach_all(&interfaces));
+        if result.is_err() {
+            self.confirm = Some(pending);
         }
-        Ok(())
+        result
     }
 
     /// Sets or, with `None`, lifts the warning about `subject`.

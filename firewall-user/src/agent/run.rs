@@ -255,14 +255,16 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
 
 fn shut_down(service: &Service) {
     let mut core = service.core();
-    if core.confirm.is_some() {
+    let confirmed = core.confirm.is_none();
+    if !confirmed {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
     if let Err(error) = bans::save(&core.shared, &core.paths.bans()) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }
-    if core.config.on_agent_exit == OnAgentExit::Detach {
+    // What was there before an unconfirmed policy is not for that policy to end.
+    if confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
         core.links.detach_others(&[]);
     }
     let counts = core.sinks.close();

@@ -160,7 +160,17 @@ impl Links {
         };
         // Flows are noted before anything asks about them.
         let egress = if egress {
-            Some(self.attach_egress(instance.egress(), interface, held_egress, exit)?)
+            match self.attach_egress(instance.egress(), interface, held_egress, exit) {
+                Ok(held) => Some(held),
+                Err(error) => {
+                    // Dropped, the link would be gone, and with it the policy before.
+                    if let Some((xdp, mode)) = held_xdp.zip(known) {
+                        let attached = Attached { interface: interface.clone(), mode, xdp, egress: None };
+                        self.attached.insert(interface.name.clone(), attached);
+                    }
+                    return Err(error);
+                }
+            }
         } else {
             self.remove_egress(interface, held_egress);
             None
@@ -320,6 +330,16 @@ impl Links {
             if !keep.contains(&index) {
                 let _gone = fs::remove_file(path);
             }
+        }
+    }
+
+    /// Lets go of one interface.
+    pub fn detach(&mut self, interface: &Interface) {
+        if let Some(Attached { egress: Some(Held::Filter), .. }) = self.attached.remove(&interface.name) {
+            detach_filter(&interface.name);
+        }
+        for (path, _) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
+            let _gone = fs::remove_file(path);
         }
     }
 

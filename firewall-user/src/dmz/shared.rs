@@ -124,17 +124,43 @@ pub struct Adopted {
     pub existed: bool,
     /// Bans of a table that had to be made anew.
     pub bans: Vec<(BanKey, Ban)>,
-    /// Tables that had to be made anew because their configured size changed.
-    pub resized: Vec<&'static str>,
+    /// Tables that must be made anew because their configured size changed, held open until their successors are in use.
+    resized: Vec<(PathBuf, MapData)>,
 }
 
-/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew.
+impl Adopted {
+    /// Whether a table must be made anew.
+    pub fn resized(&self) -> bool {
+        !self.resized.is_empty()
+    }
+
+    /// Pins the tables again that were to be made anew: the policy before stays in force, and it is theirs.
+    pub fn undo(&self) -> Result<(), SharedError> {
+        for (path, map) in &self.resized {
+            match fs::remove_file(path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SharedError::Io { path: path.clone(), source });
+                }
+                _ => {}
+            }
+            let failed = |error: aya::pin::PinError| SharedError::Io { path: path.clone(), source: io::Error::other(error) };
+            map.pin(path).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew, and those that an agent
+/// left which died at a reload.
 pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| SharedError::Io { path, source }
     };
     fs::create_dir_all(directory).map_err(io(directory))?;
+    for path in super::instance::handed_on(directory) {
+        let _absent = fs::remove_file(path);
+    }
     let control = directory.join("CONTROL");
     let mut adopted = Adopted { existed: control.exists(), bans: Vec::new(), resized: Vec::new() };
     if adopted.existed {
@@ -158,8 +184,9 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             if shape.name == "BANS" {
                 adopted.bans = Shared::bans_at(&path)?;
             }
+            let map = MapData::from_pin(&path).map_err(|_| SharedError::Foreign { path: path.clone() })?;
             fs::remove_file(&path).map_err(io(&path))?;
-            adopted.resized.push(shape.name);
+            adopted.resized.push((path, map));
         }
     }
     Ok(adopted)
@@ -169,6 +196,24 @@ fn open<V: aya::Pod>(path: &Path) -> Result<Array<MapData, V>, SharedError> {
     let foreign = || SharedError::Foreign { path: path.to_owned() };
     let data = MapData::from_pin(path).map_err(|_| foreign())?;
     Array::try_from(Map::from_map_data(data).map_err(|_| foreign())?).map_err(|_| foreign())
+}
+
+/// Removes our maps from `directory`, and the directory if nothing else is in it. Gives how many there were.
+pub fn remove_pins(directory: &Path) -> io::Result<usize> {
+    let maps = shapes(&Tables { bans: 1, buckets: 1, flows: 1 }).map(|shape| directory.join(shape.name));
+    let mut removed = 0;
+    for path in maps.into_iter().chain(super::instance::handed_on(directory)) {
+        match fs::remove_file(path) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match fs::remove_dir(directory) {
+        // What else is in it is not ours.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Err(error),
+        _ => Ok(removed),
+    }
 }
 
 /// Pin paths and sizes, for the loader.
@@ -294,8 +339,11 @@ impl Shared {
         self.slot_names.set(u32::from(slot), name, 0).map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })
     }
 
-    /// The slots in the pins of `directory`.
+    /// The slots in the pins of `directory`. None if an agent died before it had made their table.
     pub fn slots_at(directory: &Path) -> Result<Slots, SharedError> {
+        if !directory.join("SLOT_NAMES").exists() {
+            return Ok(Slots::default());
+        }
         read_slots(&typed!(directory, "SLOT_NAMES"))
     }
 
