@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, Instant, SystemTime},
@@ -109,6 +110,11 @@ pub struct Core {
     pub confirm: Option<(Instant, Before)>,
     /// By subject, so that one that is over goes.
     warnings: BTreeMap<String, String>,
+    /// What the agent bound when it started: a reload does not change it.
+    bound: (Option<SocketAddr>, Option<String>),
+    /// Events sampled, as last told. The number is derived from counters that are read one after the other, and must not
+    /// go back for those who take its rate.
+    pub sampled: u64,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
 }
@@ -123,7 +129,7 @@ impl Core {
         trace: bool,
         confirm: Option<Duration>,
     ) -> Result<Self, CoreError> {
-        let interfaces = find_interfaces(&config.interfaces)?;
+        let interfaces = find_interfaces(&config.interfaces, &[])?;
         let sinks = Arc::new(Sinks::open(&config.events)?);
         let adopted = shared::adopt(&paths.pins(), &config.dmz.tables)?;
         // Maps that do not exist have no slots; those that do are opened after the instance made what was missing.
@@ -155,6 +161,8 @@ impl Core {
             started: Instant::now(),
             confirm: confirm.map(|within| (Instant::now() + within, Before::capture(&paths.pins()))),
             warnings: BTreeMap::new(),
+            bound: (config.metrics, config.control_group.clone()),
+            sampled: 0,
             bans_dirty: false,
             guarded: Guarded::new(),
             paths,
@@ -173,6 +181,7 @@ impl Core {
             Ok(restored) => tracing::info!("{restored} bans restored from {}", core.paths.bans().display()),
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
+        core.lift_protected()?;
         core.publish_names();
         core.warn_of_bans(left_out);
         if let Err(error) = core.attach_all(&interfaces) {
@@ -216,23 +225,34 @@ impl Core {
     /// `false` if nothing had changed.
     fn try_reload(&mut self) -> Result<bool, CoreError> {
         let config = config::load(&self.config_path, &self.overrides)?;
-        let interfaces = find_interfaces(&config.interfaces)?;
+        // One that was there once may be gone for a while: that is no reason to refuse a better policy.
+        let interfaces = find_interfaces(&config.interfaces, &self.config.interfaces)?;
         let mut compiled = compile::compile(&config, &self.compiled.slots)?;
         let generation = self.compiled.policy.generation;
         complete(&mut compiled, &interfaces, generation, self.trace);
-        if config.events != self.config.events {
+        let events = (config.events != self.config.events).then(|| self.config.events.clone());
+        if events.is_some() {
             self.sinks.reconfigure(&config.events)?;
         }
+        let late = (config.metrics, config.control_group.clone()) != self.bound;
+        let late = late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
         let same_place = config.interfaces == self.config.interfaces
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
             && config.dmz.tables == self.config.dmz.tables;
         if compiled == self.compiled && same_place {
             self.config = config;
+            self.warn("restart", late);
             return Ok(false);
         }
         compiled.policy.generation = generation.wrapping_add(1);
-        self.swap(config, compiled, &interfaces)?;
+        if let Err(error) = self.swap(config, compiled, &interfaces) {
+            if let Some(Err(back)) = events.map(|events| self.sinks.reconfigure(&events)) {
+                tracing::error!("events do not go where they went before: {back}");
+            }
+            return Err(error);
+        }
+        self.warn("restart", late);
         Ok(true)
     }
 
@@ -288,6 +308,10 @@ impl Core {
         self.detach_unnamed();
         let slots = compiled.slots.only(compiled.names.iter().map(String::as_str));
         self.shared.set_slots(&compiled.slots, &slots)?;
+        if compiled.slots.iter().any(|(name, _)| name.starts_with("rate/") && slots.get(name).is_none()) {
+            // Bans of a rule that is gone must not be credited to the one that gets its slot next.
+            bans::sweep(&mut self.shared)?;
+        }
         let control = self.shared.control()?;
         self.shared.set_control(policy::Control { generation: compiled.policy.generation, ..control })?;
         self.compiled = Compiled { slots, ..compiled };
@@ -324,10 +348,7 @@ impl Core {
     /// Attaches the instance in force to `interfaces`.
     fn attach_all(&mut self, interfaces: &[Interface]) -> Result<(), CoreError> {
         for interface in interfaces {
-            self.shared
-                .interfaces
-                .insert(interface.index, policy::Interface { mtu: interface.mtu, padding: 0 }, 0)
-                .map_err(|source| SharedError::Map { name: "INTERFACES", source })?;
+            self.shared.set_interface(interface.index, interface.mtu)?;
             self.attach(interface)?;
         }
         Ok(())
@@ -377,10 +398,16 @@ impl Core {
             let config = self.config.clone();
             return self.swap(config, compiled, &present);
         }
+        for interface in &present {
+            self.shared.set_interface(interface.index, interface.mtu)?;
+        }
         let moved: Vec<Interface> = present
             .into_iter()
             .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
             .collect();
+        if !moved.is_empty() {
+            self.publish_names();
+        }
         self.attach_all(&moved)
     }
 
@@ -395,13 +422,23 @@ impl Core {
             (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
         self.warn("guarded", too_many);
         self.guarded = guarded;
+        self.lift_protected()
+    }
+
+    /// Lifts bans of addresses that must not be banned: they have become so since, or the file of bans is of another place.
+    fn lift_protected(&mut self) -> Result<(), CoreError> {
+        for prefix in bans::lift_protected(&mut self.shared, &self.guarded)? {
+            tracing::warn!("the ban of {prefix} is lifted: it would hit an address of this host, a gateway or a resolver");
+            self.bans_dirty = true;
+        }
         Ok(())
     }
 
     /// Keeps the policy for good: from now on links are pinned.
     pub fn confirm(&mut self) -> Result<(), CoreError> {
         let Some(pending) = self.confirm.take() else { return Ok(()) };
-        let result = find_interfaces(&self.config.interfaces).and_then(|interfaces| self.attach_all(&interfaces));
+        let result = find_interfaces(&self.config.interfaces, &self.config.interfaces)
+            .and_then(|interfaces| self.attach_all(&interfaces));
         if result.is_err() {
             self.confirm = Some(pending);
         }
@@ -481,13 +518,15 @@ impl Core {
     }
 }
 
-fn find_interfaces(names: &[String]) -> Result<Vec<Interface>, CoreError> {
+/// The interfaces of these names. Those that `may_be_absent` names are left out if they do not exist.
+fn find_interfaces(names: &[String], may_be_absent: &[String]) -> Result<Vec<Interface>, CoreError> {
     names
         .iter()
-        .map(|name| {
-            Interface::find(name)
-                .map_err(|source| CoreError::Interface { name: name.clone(), source })?
-                .ok_or_else(|| CoreError::NoInterface { name: name.clone() })
+        .filter_map(|name| match Interface::find(name) {
+            Ok(Some(interface)) => Some(Ok(interface)),
+            Ok(None) if may_be_absent.contains(name) => None,
+            Ok(None) => Some(Err(CoreError::NoInterface { name: name.clone() })),
+            Err(source) => Some(Err(CoreError::Interface { name: name.clone(), source })),
         })
         .collect()
 }

@@ -182,10 +182,14 @@ async fn serve(
                 if sweep {
                     swept = Instant::now();
                 }
-                let service = Arc::clone(&service);
-                if spawn_blocking(move || housekeeping(&service, changed, sweep)).await? {
+                let keeper = Arc::clone(&service);
+                if spawn_blocking(move || housekeeping(&keeper, changed, sweep)).await? {
                     tracing::error!("the policy was not confirmed in time: it was taken back");
                     return Ok(ExitCode::FAILURE);
+                }
+                // What no watch tells of: a folder that was replaced, a link to elsewhere, a network file system.
+                if sweep && files.changed() {
+                    files = reload(&service, files).await?;
                 }
             }
         }

@@ -225,7 +225,7 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
 pub struct Shared {
     pub bans: HashMap<MapData, BanKey, Ban>,
     guarded: HashMap<MapData, BanKey, u32>,
-    pub interfaces: HashMap<MapData, u32, Interface>,
+    interfaces: HashMap<MapData, u32, Interface>,
     control: Array<MapData, Control>,
     counters: PerCpuArray<MapData, Counter>,
     slot_names: Array<MapData, SlotName>,
@@ -286,6 +286,17 @@ impl Shared {
         }
         counter::derive(&mut sums);
         Ok(sums.to_vec())
+    }
+
+    /// Writes down an interface. Those that are gone make room for it: some come anew under another number all the time.
+    pub fn set_interface(&mut self, index: u32, mtu: u32) -> Result<(), SharedError> {
+        let known: Vec<u32> = self.interfaces.keys().filter_map(Result::ok).collect();
+        for gone in known.into_iter().filter(|index| nix::net::if_::if_indextoname(*index).is_err()) {
+            let _gone = self.interfaces.remove(&gone);
+        }
+        self.interfaces
+            .insert(index, Interface { mtu, padding: 0 }, 0)
+            .map_err(|source| SharedError::Map { name: "INTERFACES", source })
     }
 
     /// Replaces the prefixes with a meaning of their own. Gives how many of them fit.
