@@ -5,6 +5,10 @@ use crate::pod;
 
 /// Fraction bits of [`Limit::interval`].
 const FRACTION: u32 = 16;
+/// Longest interval, in nanoseconds (39 hours): times the most tokens a packet may cost, it still fits 63 bits.
+const LONGEST: u128 = 1 << 47;
+/// Most tokens that one packet may cost: the bytes of an IPv6 packet, 40 of its header and 65,535 behind it.
+pub const MOST_TOKENS: u32 = 40 + 65_535;
 
 /// A limit, compiled. Zero `interval` means no limit.
 ///
@@ -24,14 +28,14 @@ impl Limit {
     pub const NONE: Self = Self { interval: 0, tolerance: 0 };
 
     /// `tokens` each `period_ns`, with room for `depth` tokens at once. `None` if it cannot be represented: zero tokens
-    /// or period, a depth under one token, or more than 365 days for a full bucket.
+    /// or period, a depth under one token, a token that takes longer than 39 hours, or more than 365 days for a full bucket.
     pub fn new(tokens: u64, period_ns: u64, depth: f64) -> Option<Self> {
         if tokens == 0 || period_ns == 0 || depth.is_nan() || depth < 1.0 {
             return None;
         }
         let interval = (u128::from(period_ns) << FRACTION) / u128::from(tokens);
         let tolerance = depth * period_ns as f64 / tokens as f64;
-        if interval == 0 || interval > u128::from(u64::MAX / 2) || tolerance > 365.0 * 86_400e9 {
+        if interval == 0 || interval >> FRACTION > LONGEST || tolerance > 365.0 * 86_400e9 {
             return None;
         }
         let interval = interval as u64;
@@ -43,15 +47,15 @@ impl Limit {
         self.interval != 0
     }
 
-    /// Nanoseconds that `tokens` (`<= 65535`) take to come back. Whole nanoseconds and fraction apart, since their product
-    /// with `tokens` as one number would not fit for a token that takes more than four seconds.
+    /// Nanoseconds that `tokens` (`<= MOST_TOKENS`) take to come back. Whole nanoseconds and their fractions are multiplied
+    /// apart: together they would overflow for any limit slower than a token in four seconds.
     #[inline(always)]
     pub const fn cost(&self, tokens: u32) -> u64 {
         let (whole, fraction) = (self.interval >> FRACTION, self.interval & ((1 << FRACTION) - 1));
         whole * tokens as u64 + ((fraction * tokens as u64) >> FRACTION)
     }
 
-    /// Takes `tokens` (`<= 65535`) at `now`, from a bucket whose state is `tat`. Gives the new state, or `None` if they are
+    /// Takes `tokens` (`<= MOST_TOKENS`) at `now`, from a bucket whose state is `tat`. Gives the new state, or `None` if they are
     /// not there: the state stays as it was. A bucket with `tat <= now` is full; so is one never used (0).
     #[inline(always)]
     pub const fn take(&self, tat: u64, now: u64, tokens: u32) -> Option<u64> {
@@ -152,19 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_a_day_is_a_limit_too() {
-        for (tokens, period) in [(1, 60), (14, 60), (1, 3600), (10, 3600), (1, 86_400), (7, 86_400)] {
-            let limit = Limit::new(tokens, period * SECOND, tokens as f64).unwrap();
-            assert_eq!(limit.cost(65_535), (u128::from(limit.interval) * 65_535 >> FRACTION) as u64);
-            let now = 40 * 365 * 86_400 * SECOND;
-            let mut tat = 0;
-            for _ in 0..tokens {
-                tat = limit.take(tat, now, 1).unwrap();
-            }
-            assert_eq!(limit.take(tat, now, 1), None);
-            assert_eq!(limit.take(tat, now, 65_535), None);
-            assert!(limit.take(tat, now + period * SECOND / tokens + 1, 1).is_some());
+    fn a_slow_limit_is_one() {
+        for (tokens, period) in [(10, 60), (1, 60), (100, 3600), (1, 3600), (1000, 86_400), (1, 86_400)] {
+            let limit = Limit::new(tokens, period * SECOND, 1.0 + tokens as f64).unwrap();
+            assert_eq!(limit.cost(1), period * SECOND / tokens);
+            // Within the rounding of one token to a 65,536th of a nanosecond.
+            let all = u128::from(period * SECOND) * u128::from(MOST_TOKENS) / u128::from(tokens);
+            assert!(u128::from(limit.cost(MOST_TOKENS)).abs_diff(all) <= 2, "{tokens} in {period} s");
         }
+        assert_eq!(Limit::new(1, 2 * 86_400 * SECOND, 1.0), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Bucket {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_bucket_take(tag: u64, now: u64, cost: u64, tolerance: u64) -> u64 {
-    let Some(tat) = open(tag, now) else {
+    let Some(tat) = open(tag, now, now + tolerance) else {
         report::tally(Tally::BucketContended, 0);
         return 1;
     };
@@ -85,7 +85,7 @@ extern "C" fn portcullis_bucket_peek(tag: u64) -> u64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn portcullis_bucket_set(tag: u64, now: u64, until: u64) -> u64 {
-    let Some(tat) = open(tag, now) else { return 0 };
+    let Some(tat) = open(tag, now, until) else { return 0 };
     atomic::store(tat, until);
     1
 }
@@ -96,9 +96,10 @@ fn set(tag: u64) -> Option<*mut BucketSet> {
 }
 
 /// The bucket, made if there is none: in the place of one that is full again, or else of the one that is nearest to it,
-/// whose debt the new one inherits. `None` if another CPU took that place first.
+/// whose debt the new one inherits, up to `most`: it may be that of a slower limit, or a memory of minutes. `None` if
+/// another CPU took that place first.
 #[inline(always)]
-fn open(tag: u64, now: u64) -> Option<*mut u64> {
+fn open(tag: u64, now: u64, most: u64) -> Option<*mut u64> {
     let set = set(tag)?;
     for index in 0..SET_LEN {
         if load(tag_at(set, index)) == tag {
@@ -122,6 +123,10 @@ fn open(tag: u64, now: u64) -> Option<*mut u64> {
     }
     if oldest_tat > now {
         report::tally(Tally::BucketStolen, 0);
+    }
+    if oldest_tat > most {
+        // A lost race is another CPU's debt of the same source: then that one counts.
+        compare_and_swap(tat_at(set, index), oldest_tat, most);
     }
     Some(tat_at(set, index))
 }

@@ -40,7 +40,11 @@ pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<Pass
 
     // 5. Hygiene.
     if has_stage(stage::HYGIENE) {
-        let verdict = hygiene::judge(headers, policy!(hygiene)).and_then(|()| own_source(headers));
+        let verdict = hygiene::judge(headers, policy!(hygiene)).and_then(|()| match control {
+            // A neighbour that answers from our own address tells us that it is taken (RFC 4862, 5.4).
+            Some(Control::NeighbourDiscovery) => Ok(()),
+            _ => own_source(headers),
+        });
         if let Err(reason) = verdict {
             settle(packet, headers, reason, NO_RULE, monitored(stage::HYGIENE))?;
         }

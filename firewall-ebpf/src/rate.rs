@@ -140,8 +140,8 @@ fn punish(ctx: *mut xdp_md, headers: &Headers, rule: &RateRule, now: u64) {
     }
 }
 
-/// Remembers the source as proven if this packet belongs to an established TCP connection: nobody can forge one of these
-/// without seeing the host's answers.
+/// Remembers the source as proven if this packet belongs to an established TCP connection. The packet itself may be forged
+/// by someone who guesses the ports, but the connection is not: its handshake needed the host's answer.
 ///
 /// Global in BTF, as in `bucket.rs`.
 #[inline(never)]

@@ -5,6 +5,7 @@
 use std::{
     fs, io,
     net::IpAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -117,8 +118,9 @@ pub struct Limits<'a> {
 
 /// Sets a ban on behalf of the operator; an existing one is replaced.
 pub fn set(shared: &mut Shared, limits: &Limits<'_>, prefix: IpNet, lasts: Duration) -> Result<Ban, BanError> {
+    let prefix = canonical(prefix);
     let (address, length) = prefix_key(&prefix);
-    let (shortest, offset) = if address.is_v4() { (MIN_LENGTH_V4, V4_OFFSET) } else { (MIN_LENGTH_V6, 0) };
+    let (shortest, offset) = shortest(&address);
     if length < shortest {
         return Err(BanError::TooShort { prefix, shortest: shortest - offset });
     }
@@ -154,6 +156,18 @@ pub fn set(shared: &mut Shared, limits: &Limits<'_>, prefix: IpNet, lasts: Durat
     Ok(ban)
 }
 
+/// An IPv4 prefix in IPv6 notation as the IPv4 prefix that it is in the tables.
+fn canonical(prefix: IpNet) -> IpNet {
+    let IpNet::V6(v6) = prefix else { return prefix };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(V4_OFFSET));
+    v4.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(prefix)
+}
+
+/// The shortest prefix that can be banned around `address`, in the 128-bit space, and where lengths of its family start.
+fn shortest(address: &Addr) -> (u8, u8) {
+    if address.is_v4() { (MIN_LENGTH_V4, V4_OFFSET) } else { (MIN_LENGTH_V6, 0) }
+}
+
 /// Makes the program look for bans of this length.
 fn use_length(shared: &mut Shared, prefix: IpNet, v4: bool, length: u8) -> Result<(), BanError> {
     if length == HOST || (!v4 && length == NETWORK_V6) {
@@ -175,8 +189,29 @@ fn use_length(shared: &mut Shared, prefix: IpNet, v4: bool, length: u8) -> Resul
     Ok(shared.set_control(control)?)
 }
 
+/// Lifts the bans that hit a protected address; gives their prefixes.
+pub fn lift_protected(shared: &mut Shared, guarded: &Guarded) -> Result<Vec<IpNet>, SharedError> {
+    let control = shared.control()?;
+    let mut lifted = Vec::new();
+    for ((address, _), _) in
+        guarded.iter().filter(|((_, length), bits)| *length == HOST && **bits & guard::PROTECTED != 0)
+    {
+        let address = Addr::from(*address);
+        let (usual, lengths) =
+            if address.is_v4() { (HOST, control.ban_lengths_v4) } else { (NETWORK_V6, control.ban_lengths_v6) };
+        for length in [HOST, usual].into_iter().chain(lengths).filter(|length| *length != 0) {
+            let key = BanKey::new(&address, length);
+            if shared.bans.remove(&key).is_ok() {
+                lifted.push(prefix_of(&key));
+            }
+        }
+    }
+    Ok(lifted)
+}
+
 /// Lifts the ban of exactly this prefix.
 pub fn lift(shared: &mut Shared, prefix: IpNet) -> Result<Ban, BanError> {
+    let prefix = canonical(prefix);
     let (address, length) = prefix_key(&prefix);
     let key = BanKey::new(&address, length);
     let ban = shared.bans.get(&key, 0).map_err(|_| BanError::NotBanned { prefix })?;
@@ -276,10 +311,11 @@ pub fn save(shared: &Shared, path: &Path) -> io::Result<()> {
         .collect();
     let partial = path.with_extension("partial");
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
     }
     {
-        let mut file = fs::File::create(&partial)?;
+        // Who is banned is nobody's business.
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         serde_json::to_writer(io::BufWriter::new(&mut file), &saved)?;
         file.sync_all()?;
     }
@@ -307,9 +343,12 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
     };
     let mut restored = 0;
     for saved in saved {
-        let (address, length) = prefix_key(&saved.prefix);
+        let prefix = canonical(saved.prefix);
+        let (address, length) = prefix_key(&prefix);
+        // The wall clock may have been set, or not be set yet: no ban lasts longer than it was meant to from its start.
+        let lasts = Duration::from_millis(saved.until.saturating_sub(saved.since)).min(LONGEST);
         let ban = Ban {
-            until: monotonic(saved.until),
+            until: monotonic(saved.until).min(now.saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))),
             since: monotonic(saved.since),
             packets: saved.packets,
             origin: saved.origin,
@@ -319,7 +358,8 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
         };
         let no_overwrite = 1;
         if ban.until > now
-            && use_length(shared, saved.prefix, address.is_v4(), length).is_ok()
+            && length >= shortest(&address).0
+            && use_length(shared, prefix, address.is_v4(), length).is_ok()
             && shared.bans.insert(BanKey::new(&address, length), ban, no_overwrite).is_ok()
         {
             restored += 1;
@@ -328,13 +368,33 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
     Ok(restored)
 }
 
-/// Puts bans of a table that was made anew into its successor.
+/// Puts bans of a table that was made anew into its successor. Gives how many did not fit.
 pub fn carry_over(shared: &mut Shared, bans: &[(BanKey, Ban)]) -> usize {
     let now = now();
-    bans.iter().filter(|(key, ban)| ban.until > now && shared.bans.insert(key, ban, 0).is_ok()).count()
+    bans.iter().filter(|(key, ban)| ban.until > now && shared.bans.insert(key, ban, 0).is_err()).count()
 }
 
 /// What the kernel's tables call an address, for those who look one up.
 pub fn key_of(address: IpAddr) -> BanKey {
     BanKey::host(Addr::from(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_prefix_is_its_ipv4_prefix() {
+        for (text, canonical_text) in [
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("2001:db8::/64", "2001:db8::/64"),
+            ("::/95", "::/95"),
+        ] {
+            let prefix: IpNet = text.parse().unwrap();
+            assert_eq!(canonical(prefix), canonical_text.parse().unwrap(), "{text}");
+            assert_eq!(prefix_key(&canonical(prefix)), prefix_key(&prefix), "{text}");
+        }
+    }
 }

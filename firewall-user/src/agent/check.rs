@@ -1,18 +1,20 @@
 //! `portcullis check`: says what is wrong with a configuration, what it would do, and what it needs. Touches nothing.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     io::{self, Write},
     path::Path,
     process::ExitCode,
 };
 
 use anyhow::Result;
+use firewall_common::address::V4_OFFSET;
 use serde::Serialize;
 
 use super::lockout;
 use crate::{
     cli::{BAD_INPUT, CheckArgs, show},
-    config::{self, Config, ListAction, Overrides, XdpMode},
+    config::{self, Config, ListAction, Overrides, XdpMode, prefix_key},
     dmz::{compile::compile, shared, slots::Slots},
     host::{interface::Interface, session},
     paths::Paths,
@@ -106,11 +108,17 @@ fn about_interface(config: &Config, name: &str) -> Option<String> {
     }
 }
 
-/// Block lists of which every entry is allowed anyway.
+/// Block lists with entries that are allowed anyway.
 fn shadowed(config: &Config) -> Vec<String> {
-    let allow: Vec<_> = config.dmz.lists.iter().filter(|list| list.action == ListAction::Allow).collect();
+    let mut allowed = HashMap::new();
+    for list in config.dmz.lists.iter().filter(|list| list.action == ListAction::Allow) {
+        allowed.extend(list.prefixes.iter().map(|prefix| (prefix_key(prefix), &list.name)));
+    }
+    let lengths: BTreeSet<u8> = allowed.keys().map(|(_, length)| *length).collect();
     let covered = |prefix: &ipnet::IpNet| {
-        allow.iter().find(|list| list.prefixes.iter().any(|outer| outer.contains(prefix))).map(|list| &list.name)
+        let (address, length) = prefix_key(prefix);
+        let shortest = if address.is_v4() { V4_OFFSET } else { 0 };
+        lengths.range(shortest..=length).find_map(|outer| allowed.get(&(address.masked(*outer), *outer)))
     };
     config
         .dmz

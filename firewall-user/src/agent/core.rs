@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, Instant, SystemTime},
@@ -18,7 +19,7 @@ use crate::{
     dmz::{
         compile::{self, Compiled},
         instance::{Instance, InstanceError},
-        link::{Lasting, LinkError, Links, Mode},
+        link::{LinkError, Links, Mode},
         shared::{self, Shared, SharedError},
         slots::Exhausted,
     },
@@ -109,6 +110,11 @@ pub struct Core {
     pub confirm: Option<(Instant, Before)>,
     /// By subject, so that one that is over goes.
     warnings: BTreeMap<String, String>,
+    /// What the agent bound when it started: a reload does not change it.
+    bound: (Option<SocketAddr>, Option<String>),
+    /// Events sampled, as last told. The number is derived from counters that are read one after the other, and must not
+    /// go back for those who take its rate.
+    pub sampled: u64,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
 }
@@ -123,7 +129,7 @@ impl Core {
         trace: bool,
         confirm: Option<Duration>,
     ) -> Result<Self, CoreError> {
-        let interfaces = find_interfaces(&config.interfaces)?;
+        let interfaces = find_interfaces(&config.interfaces, &[])?;
         let sinks = Arc::new(Sinks::open(&config.events)?);
         let adopted = shared::adopt(&paths.pins(), &config.dmz.tables)?;
         // Maps that do not exist have no slots; those that do are opened after the instance made what was missing.
@@ -134,27 +140,29 @@ impl Core {
         let instance = match Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None) {
             Ok(instance) => instance,
             Err(error) => {
-                adopted.undo(&paths.pins());
                 // Nothing is attached yet, so what was made is nobody's.
-                if !adopted.existed {
-                    let _empty = std::fs::remove_dir_all(paths.pins());
+                if adopted.existed {
+                    adopted.undo()?;
+                } else {
+                    let _empty = shared::remove_pins(&paths.pins());
                 }
                 return Err(error.into());
             }
         };
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
-        bans::carry_over(&mut shared, &adopted.bans);
+        let left_out = bans::carry_over(&mut shared, &adopted.bans);
         let before = Before::capture(&paths.pins());
-        let until = confirm.map(|within| Instant::now() + within);
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
             sinks,
             reloads: api::Reloads::default(),
             started: Instant::now(),
-            confirm: None,
+            confirm: confirm.map(|within| (Instant::now() + within, Before::capture(&paths.pins()))),
             warnings: BTreeMap::new(),
+            bound: (config.metrics, config.control_group.clone()),
+            sampled: 0,
             bans_dirty: false,
             guarded: Guarded::new(),
             paths,
@@ -173,24 +181,20 @@ impl Core {
             Ok(restored) => tracing::info!("{restored} bans restored from {}", core.paths.bans().display()),
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
+        core.lift_protected()?;
         core.publish_names();
-        let mut before = Some(before);
-        if let Some(until) = until {
-            core.confirm = before.take().map(|before| (until, before));
-        }
+        core.warn_of_bans(left_out);
         if let Err(error) = core.attach_all(&interfaces) {
             // What was attached meanwhile goes, or goes back, as if we had never come.
-            let before = before.or_else(|| core.confirm.take().map(|(_, before)| before));
-            if let Some(before) = before {
-                before.restore(&mut core.links);
-            }
-            adopted.undo(&core.paths.pins());
-            if !adopted.existed {
-                let _gone = std::fs::remove_dir_all(core.paths.pins());
+            before.restore(&mut core.links);
+            if adopted.existed {
+                adopted.undo()?;
+            } else {
+                let _gone = shared::remove_pins(&core.paths.pins());
             }
             return Err(error);
         }
-        adopted.finish(&core.paths.pins());
+        drop(before);
         core.settle(compiled)?;
         Ok(core)
     }
@@ -221,49 +225,48 @@ impl Core {
     /// `false` if nothing had changed.
     fn try_reload(&mut self) -> Result<bool, CoreError> {
         let config = config::load(&self.config_path, &self.overrides)?;
-        // An interface that went away while we guard it is no reason to refuse a new policy for the others.
-        let gone = |name: &&String| {
-            self.config.interfaces.contains(name) && nix::net::if_::if_nametoindex(name.as_str()).is_err()
-        };
-        let there: Vec<String> = config.interfaces.iter().filter(|name| !gone(name)).cloned().collect();
-        let interfaces = find_interfaces(&there)?;
+        // One that was there once may be gone for a while: that is no reason to refuse a better policy.
+        let interfaces = find_interfaces(&config.interfaces, &self.config.interfaces)?;
         let mut compiled = compile::compile(&config, &self.compiled.slots)?;
         let generation = self.compiled.policy.generation;
         complete(&mut compiled, &interfaces, generation, self.trace);
-        if config.events != self.config.events {
+        let events = (config.events != self.config.events).then(|| self.config.events.clone());
+        if events.is_some() {
             self.sinks.reconfigure(&config.events)?;
         }
+        let late = (config.metrics, config.control_group.clone()) != self.bound;
+        let late =
+            late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
         let same_place = config.interfaces == self.config.interfaces
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
             && config.dmz.tables == self.config.dmz.tables;
-        let fixed = config.metrics != self.config.metrics || config.control_group != self.config.control_group;
-        self.warn(
-            "restart",
-            fixed.then(|| "changes of [metrics] and [control] need a restart of the agent".to_owned()),
-        );
         if compiled == self.compiled && same_place {
-            self.config =
-                Config { metrics: self.config.metrics, control_group: self.config.control_group.take(), ..config };
+            self.config = config;
+            self.warn("restart", late);
             return Ok(false);
         }
         compiled.policy.generation = generation.wrapping_add(1);
-        let config =
-            Config { metrics: self.config.metrics, control_group: self.config.control_group.clone(), ..config };
-        self.swap(config, compiled, &interfaces)?;
+        if let Err(error) = self.swap(config, compiled, &interfaces) {
+            if let Some(Err(back)) = events.map(|events| self.sinks.reconfigure(&events)) {
+                tracing::error!("events do not go where they went before: {back}");
+            }
+            return Err(error);
+        }
+        self.warn("restart", late);
         Ok(true)
     }
 
     fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
-        let resized = config.dmz.tables != self.config.dmz.tables;
         let adopted = shared::adopt(&self.paths.pins(), &config.dmz.tables)?;
+        let resized = adopted.resized();
         self.shared.set_slots(&self.compiled.slots, &compiled.slots)?;
         let previous = (!resized).then_some(&self.instance);
         let loaded = Instance::load(&compiled, &self.paths.pins(), &config.dmz.tables, previous);
         let next = match loaded {
             Ok(next) => next,
             Err(error) => {
-                adopted.undo(&self.paths.pins());
+                adopted.undo()?;
                 self.shared.set_slots(&compiled.slots, &self.compiled.slots)?;
                 return Err(error.into());
             }
@@ -272,7 +275,8 @@ impl Core {
         if resized {
             let fresh = Shared::open(&self.paths.pins(), random_seed())?;
             old_shared = Some(std::mem::replace(&mut self.shared, fresh));
-            bans::carry_over(&mut self.shared, &adopted.bans);
+            let left_out = bans::carry_over(&mut self.shared, &adopted.bans);
+            self.warn_of_bans(left_out);
         }
         let old_config = std::mem::replace(&mut self.config, config);
         let mut old_instance = std::mem::replace(&mut self.instance, next);
@@ -286,29 +290,29 @@ impl Core {
             if let Some(old) = old_shared {
                 self.shared = old;
             }
-            adopted.undo(&self.paths.pins());
-            if let Ok(interfaces) = find_interfaces(&self.config.interfaces)
-                && let Err(back) = self.attach_all(&interfaces)
-            {
+            if let Err(back) = adopted.undo().map_err(CoreError::from).and_then(|()| self.put_back()) {
                 self.warn("links", Some(format!("the policy before could not be put back everywhere: {back}")));
             }
             self.publish_names();
             return Err(error);
         }
+        self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
             bans::carry_over(&mut self.shared, &old.all_bans());
         }
-        adopted.finish(&self.paths.pins());
         self.settle(compiled)
     }
 
     /// What follows once every link carries the policy: interfaces and slots that it does not use are given up.
     fn settle(&mut self, compiled: Compiled) -> Result<(), CoreError> {
-        let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
-        self.links.detach_others(&keep);
+        self.detach_unnamed();
         let slots = compiled.slots.only(compiled.names.iter().map(String::as_str));
         self.shared.set_slots(&compiled.slots, &slots)?;
+        if compiled.slots.iter().any(|(name, _)| name.starts_with("rate/") && slots.get(name).is_none()) {
+            // Bans of a rule that is gone must not be credited to the one that gets its slot next.
+            bans::sweep(&mut self.shared)?;
+        }
         let control = self.shared.control()?;
         self.shared.set_control(policy::Control { generation: compiled.policy.generation, ..control })?;
         self.compiled = Compiled { slots, ..compiled };
@@ -317,32 +321,51 @@ impl Core {
         Ok(())
     }
 
+    /// Attaches the instance in force wherever it was before a policy that could not be attached everywhere.
+    fn put_back(&mut self) -> Result<(), CoreError> {
+        let mut result = Ok(());
+        for name in self.config.interfaces.clone() {
+            if let Ok(Some(interface)) = Interface::find(&name)
+                && let Err(error) = self.attach_all(&[interface])
+            {
+                result = Err(error);
+            }
+        }
+        self.detach_unnamed();
+        result
+    }
+
+    /// Lets go of interfaces that the configuration does not name.
+    fn detach_unnamed(&mut self) {
+        let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
+        self.links.detach_others(&keep);
+    }
+
+    fn warn_of_bans(&mut self, left_out: usize) {
+        let text = format!("{left_out} bans did not fit into the new table and are lifted (`bans` under [dmz.tables])");
+        self.warn("bans left out", (left_out > 0).then_some(text));
+    }
+
     /// Attaches the instance in force to `interfaces`.
     fn attach_all(&mut self, interfaces: &[Interface]) -> Result<(), CoreError> {
         for interface in interfaces {
-            self.shared
-                .interfaces
-                .insert(interface.index, policy::Interface { mtu: interface.mtu, padding: 0 }, 0)
-                .map_err(|source| SharedError::Map { name: "INTERFACES", source })?;
+            self.shared.set_interface(interface.index, interface.mtu)?;
             self.attach(interface)?;
         }
         Ok(())
     }
 
     fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
-        let lasting = match self.config.on_agent_exit {
-            _ if self.confirm.is_some() => Lasting::AsBefore,
-            OnAgentExit::Keep => Lasting::Stays,
-            OnAgentExit::Detach => Lasting::Goes,
-        };
+        // Unconfirmed, nothing may outlive us.
+        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
         let egress = self.compiled.needs_egress();
         if self.config.xdp_mode == XdpMode::Generic {
             offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
         }
-        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, lasting, egress)?;
+        let mode = self.links.attach(&mut self.instance, interface, self.config.xdp_mode, exit, egress)?;
         if mode == Mode::Generic && self.config.xdp_mode != XdpMode::Generic {
             if let Err(error) = offloads::no_merging(&self.paths, interface) {
-                self.links.detach_others(&[]);
+                self.links.detach(interface);
                 return Err(CoreError::Merging(error));
             }
             self.warn(
@@ -376,10 +399,16 @@ impl Core {
             let config = self.config.clone();
             return self.swap(config, compiled, &present);
         }
+        for interface in &present {
+            self.shared.set_interface(interface.index, interface.mtu)?;
+        }
         let moved: Vec<Interface> = present
             .into_iter()
             .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
             .collect();
+        if !moved.is_empty() {
+            self.publish_names();
+        }
         self.attach_all(&moved)
     }
 
@@ -394,16 +423,29 @@ impl Core {
             (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
         self.warn("guarded", too_many);
         self.guarded = guarded;
+        self.lift_protected()
+    }
+
+    /// Lifts bans of addresses that must not be banned: they have become so since, or the file of bans is of another place.
+    fn lift_protected(&mut self) -> Result<(), CoreError> {
+        for prefix in bans::lift_protected(&mut self.shared, &self.guarded)? {
+            tracing::warn!(
+                "the ban of {prefix} is lifted: it would hit an address of this host, a gateway or a resolver"
+            );
+            self.bans_dirty = true;
+        }
         Ok(())
     }
 
     /// Keeps the policy for good: from now on links are pinned.
     pub fn confirm(&mut self) -> Result<(), CoreError> {
-        if self.confirm.take().is_some() {
-            let interfaces = find_interfaces(&self.config.interfaces)?;
-            self.attach_all(&interfaces)?;
+        let Some(pending) = self.confirm.take() else { return Ok(()) };
+        let result = find_interfaces(&self.config.interfaces, &self.config.interfaces)
+            .and_then(|interfaces| self.attach_all(&interfaces));
+        if result.is_err() {
+            self.confirm = Some(pending);
         }
-        Ok(())
+        result
     }
 
     /// Sets or, with `None`, lifts the warning about `subject`.
@@ -479,18 +521,19 @@ impl Core {
     }
 }
 
-fn find_interfaces(names: &[String]) -> Result<Vec<Interface>, CoreError> {
+/// The interfaces of these names. Those that `may_be_absent` names are left out if they do not exist.
+fn find_interfaces(names: &[String], may_be_absent: &[String]) -> Result<Vec<Interface>, CoreError> {
     names
         .iter()
-        .map(|name| {
-            Interface::find(name)
-                .map_err(|source| CoreError::Interface { name: name.clone(), source })?
-                .ok_or_else(|| CoreError::NoInterface { name: name.clone() })
+        .filter_map(|name| match Interface::find(name) {
+            Ok(Some(interface)) => Some(Ok(interface)),
+            Ok(None) if may_be_absent.contains(name) => None,
+            Ok(None) => Some(Err(CoreError::NoInterface { name: name.clone() })),
+            Err(source) => Some(Err(CoreError::Interface { name: name.clone(), source })),
         })
         .collect()
 }
 
-/// With no interface there, nothing that may pass is too long to look at its interface's own.
 fn smallest_mtu(interfaces: &[Interface]) -> u32 {
     interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(0)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     io::Write,
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -19,7 +18,10 @@ use super::{offloads, preflight};
 use crate::{
     cli::{DetachArgs, show},
     control::client::Client,
-    dmz::link::{detach_filter, link_pins},
+    dmz::{
+        link::{detach_filter, link_pins},
+        shared,
+    },
     paths::Paths,
 };
 
@@ -67,7 +69,7 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
         }
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
-    detached.maps = remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
+    detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths).iter().map(ToString::to_string).collect();
     Ok(detached)
 }
@@ -85,20 +87,4 @@ fn stop_agent(paths: &Paths) -> Result<Option<u32>> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(Some(status.pid))
-}
-
-/// Removes our directory from bpffs; gives how many maps it held.
-fn remove_pins(directory: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut removed = 0;
-    for entry in entries {
-        fs::remove_file(entry?.path())?;
-        removed += 1;
-    }
-    fs::remove_dir(directory)?;
-    Ok(removed)
 }

@@ -1,41 +1,40 @@
-//! What a start with `--confirm` goes back to: the programs behind the links that were there before it.
+//! What a start that fails or is not confirmed goes back to: the programs behind the links that were there before it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::dmz::{
     link::{Links, link_pins},
-    syscall::HeldProgram,
+    syscall::HeldLink,
 };
 
-/// Programs held open, each with the pin of its link.
+/// Links that an agent before us left, with their programs held open. Our end ends them, too: an agent that is killed
+/// before its policy is confirmed leaves nothing attached, neither that policy nor the one before.
 #[derive(Debug, Default)]
 pub struct Before {
-    programs: Vec<(u32, HeldProgram)>,
-    indices: Vec<u32>,
+    links: Vec<(PathBuf, u32, HeldLink)>,
 }
 
 impl Before {
-    /// Holds on to the programs behind the links pinned in `directory`.
+    /// Holds on to the links pinned in `directory`.
     pub fn capture(directory: &Path) -> Self {
-        let mut before = Self::default();
-        for (path, index) in link_pins(directory) {
-            let is_link =
-                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with("mode-"));
-            if is_link && let Some((link, program)) = HeldProgram::behind_pin(&path) {
-                before.programs.push((link, program));
-                before.indices.push(index);
-            }
-        }
-        before
+        let held = |(path, index): (PathBuf, u32)| {
+            // One of tc does no harm beside its successor, and a policy without exposure takes it away. One of XDP must be
+            // free to go, or none in another mode could take its place.
+            let tc = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"egress-"));
+            let link = HeldLink::at_pin(&path, tc)?;
+            Some((path, index, link))
+        };
+        Self { links: link_pins(directory).into_iter().filter_map(held).collect() }
     }
 
-    /// Puts the programs back, and takes away the links that were not there.
+    /// Puts the programs back and pins their links as they were, and takes away the links that were not there.
     pub fn restore(self, links: &mut Links) {
-        for (link, program) in &self.programs {
-            if let Err(error) = program.put_behind(*link) {
-                tracing::error!("link {link}: the program before could not be put back: {error}");
+        for (path, _, link) in &self.links {
+            if let Err(error) = link.put_back(path) {
+                tracing::error!("{}: the program before could not be put back: {error}", path.display());
             }
         }
-        links.detach_others(&self.indices);
+        let indices: Vec<u32> = self.links.iter().map(|(_, index, _)| *index).collect();
+        links.detach_others(&indices);
     }
 }

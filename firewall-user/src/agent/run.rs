@@ -182,10 +182,14 @@ async fn serve(
                 if sweep {
                     swept = Instant::now();
                 }
-                let service = Arc::clone(&service);
-                if spawn_blocking(move || housekeeping(&service, changed, sweep)).await? {
+                let keeper = Arc::clone(&service);
+                if spawn_blocking(move || housekeeping(&keeper, changed, sweep)).await? {
                     tracing::error!("the policy was not confirmed in time: it was taken back");
                     return Ok(ExitCode::FAILURE);
+                }
+                // What no watch tells of: a folder that was replaced, a link to elsewhere, a network file system.
+                if sweep && files.changed() {
+                    files = reload(&service, files).await?;
                 }
             }
         }
@@ -255,14 +259,16 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
 
 fn shut_down(service: &Service) {
     let mut core = service.core();
-    if core.confirm.is_some() {
+    let confirmed = core.confirm.is_none();
+    if !confirmed {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
     if let Err(error) = bans::save(&core.shared, &core.paths.bans()) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }
-    if core.config.on_agent_exit == OnAgentExit::Detach {
+    // What was there before an unconfirmed policy is not for that policy to end.
+    if confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
         core.links.detach_others(&[]);
     }
     let counts = core.sinks.close();

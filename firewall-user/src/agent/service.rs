@@ -154,8 +154,11 @@ fn rule_count(counters: &[Counter], slots: &Slots, name: &str) -> Count {
 
 fn status(core: &mut Core) -> api::Status {
     let counters = match core.shared.counters() {
-        Ok(counters) => {
+        Ok(mut counters) => {
             core.warn("counters", None);
+            let sampled = &mut counters[Tally::EventSampled as usize].packets;
+            core.sampled = core.sampled.max(*sampled);
+            *sampled = core.sampled;
             counters
         }
         Err(error) => {

@@ -152,7 +152,7 @@ fn ports(dmz: &Dmz) -> Vec<PortPolicy> {
     for services in dmz.exposure.iter().flat_map(|exposure| &exposure.services) {
         each(&mut ports, *services, |port| port.flags |= flag::EXPOSED | flag::SERVED);
     }
-    for (index, rule) in (1..).zip(&dmz.size.rules) {
+    for (index, rule) in (1..=u8::MAX).zip(&dmz.size.rules) {
         each(&mut ports, rule.services, |port| port.size = index);
     }
     for (index, rate) in dmz.rates.iter().enumerate() {

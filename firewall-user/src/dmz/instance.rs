@@ -183,6 +183,15 @@ fn data(map: &Map) -> Option<&MapData> {
     }
 }
 
+/// Where list tables are pinned while they are handed on.
+pub(super) fn handed_on(directory: &Path) -> [PathBuf; 2] {
+    ["LISTS_V4", "LISTS_V6"].map(|name| handed_on_path(directory, name))
+}
+
+fn handed_on_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("handed_on_{name}"))
+}
+
 /// List tables of the outgoing instance, pinned for the moment that the loader takes to find them.
 struct HandedOn {
     pins: Vec<(&'static str, PathBuf)>,
@@ -197,9 +206,7 @@ impl HandedOn {
                 ("LISTS_V6", previous.lists_v6 == compiled.lists_v6),
             ];
             for (name, _) in same.into_iter().filter(|(_, same)| *same) {
-                let path = directory.join(format!("handed_on_{name}"));
-                // A pin left by an agent that died here is stale.
-                let _absent = fs::remove_file(&path);
+                let path = handed_on_path(directory, name);
                 // Without the pin the table is filled anew: slower, not wrong.
                 if previous.ebpf.map(name).and_then(data).is_some_and(|data| data.pin(&path).is_ok()) {
                     pins.push((name, path));

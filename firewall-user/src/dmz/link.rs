@@ -21,7 +21,10 @@ use super::{
     instance::Instance,
     syscall::{LinkPlace, link_place},
 };
-use crate::{config::XdpMode, host::interface::Interface};
+use crate::{
+    config::{OnAgentExit, XdpMode},
+    host::interface::Interface,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -106,17 +109,6 @@ fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// What becomes of a link when the agent ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasting {
-    /// It is pinned, and stays.
-    Stays,
-    /// It goes with the agent.
-    Goes,
-    /// The policy is not confirmed: a new link goes with the agent, one that was pinned before stays pinned.
-    AsBefore,
-}
-
 /// A link that we hold, pinned or not.
 enum Held {
     Pinned(PathBuf),
@@ -155,7 +147,7 @@ impl Links {
         instance: &mut Instance,
         interface: &Interface,
         wanted: XdpMode,
-        lasting: Lasting,
+        exit: OnAgentExit,
         egress: bool,
     ) -> Result<Mode, LinkError> {
         if !interface.is_ethernet() {
@@ -168,12 +160,22 @@ impl Links {
         };
         // Flows are noted before anything asks about them.
         let egress = if egress {
-            Some(self.attach_egress(instance.egress(), interface, held_egress, lasting)?)
+            match self.attach_egress(instance.egress(), interface, held_egress, exit) {
+                Ok(held) => Some(held),
+                Err(error) => {
+                    // Dropped, the link would be gone, and with it the policy before.
+                    if let Some((xdp, mode)) = held_xdp.zip(known) {
+                        let attached = Attached { interface: interface.clone(), mode, xdp, egress: None };
+                        self.attached.insert(interface.name.clone(), attached);
+                    }
+                    return Err(error);
+                }
+            }
         } else {
             self.remove_egress(interface, held_egress);
             None
         };
-        let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, lasting)?;
+        let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, exit)?;
         self.attached.insert(interface.name.clone(), Attached { interface: interface.clone(), mode, xdp, egress });
         Ok(mode)
     }
@@ -185,7 +187,7 @@ impl Links {
         held: Option<Held>,
         known: Option<Mode>,
         wanted: XdpMode,
-        lasting: Lasting,
+        exit: OnAgentExit,
     ) -> Result<(Held, Mode), LinkError> {
         let path = self.directory.join(format!("xdp-{}", interface.index));
         let marker = |mode: Mode| self.directory.join(format!("mode-{}-{}", mode.name(), interface.index));
@@ -204,7 +206,7 @@ impl Links {
             && let Ok(id) = program.attach_to_link(link)
             && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
         {
-            return Ok((self.keep(link, &path, Some(&marker(mode)), lasting)?, mode));
+            return Ok((self.keep(link, &path, Some(&marker(mode)), exit)?, mode));
         }
         // No link, a stale one, or one in the wrong mode.
         for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
@@ -228,7 +230,7 @@ impl Links {
                         mode: mode.name(),
                         source,
                     })?;
-                    return Ok((self.keep(link, &path, Some(&marker(*mode)), lasting)?, *mode));
+                    return Ok((self.keep(link, &path, Some(&marker(*mode)), exit)?, *mode));
                 }
                 Err(source) if matches!(errno(&source), Some(libc::EBUSY | libc::EEXIST)) => {
                     return Err(LinkError::Occupied { interface: interface.name.clone() });
@@ -250,7 +252,7 @@ impl Links {
         program: &mut SchedClassifier,
         interface: &Interface,
         held: Option<Held>,
-        lasting: Lasting,
+        exit: OnAgentExit,
     ) -> Result<Held, LinkError> {
         let failed = |source| LinkError::Egress { interface: interface.name.clone(), source };
         let path = self.directory.join(format!("egress-{}", interface.index));
@@ -262,14 +264,14 @@ impl Links {
             && let Ok(id) = program.attach_to_link(link)
             && let Ok(link) = program.take_link(id).map_err(drop).and_then(|link| FdLink::try_from(link).map_err(drop))
         {
-            return self.keep(link, &path, None, lasting);
+            return self.keep(link, &path, None, exit);
         }
         remove(&path)?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(&interface.name, TcAttachType::Egress, order).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|error| failed(io::Error::other(error.to_string()).into()))?;
-        self.keep(link, &path, None, lasting)
+        self.keep(link, &path, None, exit)
     }
 
     fn remove_egress(&self, interface: &Interface, held: Option<Held>) {
@@ -279,29 +281,25 @@ impl Links {
         let _absent = fs::remove_file(self.directory.join(format!("egress-{}", interface.index)));
     }
 
-    /// Pins the link, and as `marker` once more, or keeps it open, as `lasting` says.
-    fn keep(&self, link: FdLink, path: &Path, marker: Option<&Path>, lasting: Lasting) -> Result<Held, LinkError> {
-        let id = |link: &FdLink| link.info().ok().map(|info| info.id());
-        // The pin of a link that was only updated stays untouched: at no moment may it be missing.
-        let is_pinned = |link: &FdLink, path: &Path| {
-            let pinned = PinnedLink::from_pin(path).ok().map(FdLink::from);
-            pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(link))
-        };
-        let pin = |link: FdLink, path: &Path| -> Result<FdLink, LinkError> {
-            if is_pinned(&link, path) {
-                return Ok(link);
-            }
-            remove(path)?;
-            let failed = |error: &dyn std::error::Error| LinkError::Pin {
-                path: path.to_owned(),
-                source: io::Error::other(error.to_string()),
-            };
-            link.pin(path).map_err(|error| failed(&error))?;
-            PinnedLink::from_pin(path).map(FdLink::from).map_err(|error| failed(&error))
-        };
-        match lasting {
-            Lasting::AsBefore if is_pinned(&link, path) => Ok(Held::Pinned(path.to_owned())),
-            Lasting::Stays => {
+    /// Pins the link, and as `marker` once more, or keeps it open, as `exit` says.
+    fn keep(&self, link: FdLink, path: &Path, marker: Option<&Path>, exit: OnAgentExit) -> Result<Held, LinkError> {
+        match exit {
+            OnAgentExit::Keep => {
+                let pin = |link: FdLink, path: &Path| -> Result<FdLink, LinkError> {
+                    // The pin of a link that was only updated stays untouched: at no moment may it be missing.
+                    let id = |link: &FdLink| link.info().ok().map(|info| info.id());
+                    let pinned = PinnedLink::from_pin(path).ok().map(FdLink::from);
+                    if pinned.is_some_and(|pinned| id(&pinned).is_some() && id(&pinned) == id(&link)) {
+                        return Ok(link);
+                    }
+                    remove(path)?;
+                    let failed = |error: &dyn std::error::Error| LinkError::Pin {
+                        path: path.to_owned(),
+                        source: io::Error::other(error.to_string()),
+                    };
+                    link.pin(path).map_err(|error| failed(&error))?;
+                    PinnedLink::from_pin(path).map(FdLink::from).map_err(|error| failed(&error))
+                };
                 let link = match marker {
                     Some(marker) => pin(link, marker)?,
                     None => link,
@@ -309,7 +307,7 @@ impl Links {
                 pin(link, path)?;
                 Ok(Held::Pinned(path.to_owned()))
             }
-            Lasting::Goes | Lasting::AsBefore => {
+            OnAgentExit::Detach => {
                 remove(path)?;
                 if let Some(marker) = marker {
                     remove(marker)?;
@@ -332,6 +330,16 @@ impl Links {
             if !keep.contains(&index) {
                 let _gone = fs::remove_file(path);
             }
+        }
+    }
+
+    /// Lets go of one interface.
+    pub fn detach(&mut self, interface: &Interface) {
+        if let Some(Attached { egress: Some(Held::Filter), .. }) = self.attached.remove(&interface.name) {
+            detach_filter(&interface.name);
+        }
+        for (path, _) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
+            let _gone = fs::remove_file(path);
         }
     }
 

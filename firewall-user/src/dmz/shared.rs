@@ -124,40 +124,44 @@ pub struct Adopted {
     pub existed: bool,
     /// Bans of a table that had to be made anew.
     pub bans: Vec<(BanKey, Ban)>,
-    /// Tables that had to be made anew because their configured size changed.
-    pub resized: Vec<&'static str>,
-}
-
-/// Name under which the pin of a table waits while its successor is made.
-fn outgoing(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("outgoing_{name}"))
+    /// Tables that must be made anew because their configured size changed, held open until their successors are in use.
+    resized: Vec<(PathBuf, MapData)>,
 }
 
 impl Adopted {
-    /// The successors are in use: the tables they replace may go.
-    pub fn finish(&self, directory: &Path) {
-        for name in &self.resized {
-            let _gone = fs::remove_file(outgoing(directory, name));
-        }
+    /// Whether a table must be made anew.
+    pub fn resized(&self) -> bool {
+        !self.resized.is_empty()
     }
 
-    /// The successors never came into use: puts the pins of the tables back that were to be replaced.
-    pub fn undo(&self, directory: &Path) {
-        for name in &self.resized {
-            // Renaming replaces whatever successor was already pinned.
-            let _back = fs::rename(outgoing(directory, name), directory.join(name));
+    /// Pins the tables again that were to be made anew: the policy before stays in force, and it is theirs.
+    pub fn undo(&self) -> Result<(), SharedError> {
+        for (path, map) in &self.resized {
+            match fs::remove_file(path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SharedError::Io { path: path.clone(), source });
+                }
+                _ => {}
+            }
+            let failed =
+                |error: aya::pin::PinError| SharedError::Io { path: path.clone(), source: io::Error::other(error) };
+            map.pin(path).map_err(failed)?;
         }
+        Ok(())
     }
 }
 
-/// Checks the pins in `directory` against `tables`, and puts those aside that must be made anew; [`Adopted::finish`] or
-/// [`Adopted::undo`] ends that. One that an agent before us did not live to end is undone first.
+/// Checks the pins in `directory` against `tables`, and takes away those that must be made anew, and those that an agent
+/// left which died at a reload.
 pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| SharedError::Io { path, source }
     };
     fs::create_dir_all(directory).map_err(io(directory))?;
+    for path in super::instance::handed_on(directory) {
+        let _absent = fs::remove_file(path);
+    }
     let control = directory.join("CONTROL");
     let mut adopted = Adopted { existed: control.exists(), bans: Vec::new(), resized: Vec::new() };
     if adopted.existed {
@@ -170,10 +174,6 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
     }
     for shape in shapes(tables) {
         let path = directory.join(shape.name);
-        let aside = outgoing(directory, shape.name);
-        if aside.exists() {
-            fs::rename(&aside, &path).map_err(io(&aside))?;
-        }
         if !path.exists() {
             continue;
         }
@@ -185,8 +185,9 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             if shape.name == "BANS" {
                 adopted.bans = Shared::bans_at(&path)?;
             }
-            fs::rename(&path, &aside).map_err(io(&path))?;
-            adopted.resized.push(shape.name);
+            let map = MapData::from_pin(&path).map_err(|_| SharedError::Foreign { path: path.clone() })?;
+            fs::remove_file(&path).map_err(io(&path))?;
+            adopted.resized.push((path, map));
         }
     }
     Ok(adopted)
@@ -198,6 +199,24 @@ fn open<V: aya::Pod>(path: &Path) -> Result<Array<MapData, V>, SharedError> {
     Array::try_from(Map::from_map_data(data).map_err(|_| foreign())?).map_err(|_| foreign())
 }
 
+/// Removes our maps from `directory`, and the directory if nothing else is in it. Gives how many there were.
+pub fn remove_pins(directory: &Path) -> io::Result<usize> {
+    let maps = shapes(&Tables { bans: 1, buckets: 1, flows: 1 }).map(|shape| directory.join(shape.name));
+    let mut removed = 0;
+    for path in maps.into_iter().chain(super::instance::handed_on(directory)) {
+        match fs::remove_file(path) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match fs::remove_dir(directory) {
+        // What else is in it is not ours.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Err(error),
+        _ => Ok(removed),
+    }
+}
+
 /// Pin paths and sizes, for the loader.
 pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u32)> {
     shapes(tables).iter().map(|shape| (shape.name, directory.join(shape.name), shape.entries)).collect()
@@ -207,7 +226,7 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
 pub struct Shared {
     pub bans: HashMap<MapData, BanKey, Ban>,
     guarded: HashMap<MapData, BanKey, u32>,
-    pub interfaces: HashMap<MapData, u32, Interface>,
+    interfaces: HashMap<MapData, u32, Interface>,
     control: Array<MapData, Control>,
     counters: PerCpuArray<MapData, Counter>,
     slot_names: Array<MapData, SlotName>,
@@ -270,6 +289,17 @@ impl Shared {
         Ok(sums.to_vec())
     }
 
+    /// Writes down an interface. Those that are gone make room for it: some come anew under another number all the time.
+    pub fn set_interface(&mut self, index: u32, mtu: u32) -> Result<(), SharedError> {
+        let known: Vec<u32> = self.interfaces.keys().filter_map(Result::ok).collect();
+        for gone in known.into_iter().filter(|index| nix::net::if_::if_indextoname(*index).is_err()) {
+            let _gone = self.interfaces.remove(&gone);
+        }
+        self.interfaces
+            .insert(index, Interface { mtu, padding: 0 }, 0)
+            .map_err(|source| SharedError::Map { name: "INTERFACES", source })
+    }
+
     /// Replaces the prefixes with a meaning of their own. Gives how many of them fit.
     pub fn set_guarded(&mut self, guarded: &Guarded) -> Result<usize, SharedError> {
         let failed = |source| SharedError::Map { name: "GUARDED", source };
@@ -321,8 +351,11 @@ impl Shared {
         self.slot_names.set(u32::from(slot), name, 0).map_err(|source| SharedError::Map { name: "SLOT_NAMES", source })
     }
 
-    /// The slots in the pins of `directory`.
+    /// The slots in the pins of `directory`. None if an agent died before it had made their table.
     pub fn slots_at(directory: &Path) -> Result<Slots, SharedError> {
+        if !directory.join("SLOT_NAMES").exists() {
+            return Ok(Slots::default());
+        }
         read_slots(&typed!(directory, "SLOT_NAMES"))
     }
 

@@ -1,12 +1,18 @@
 //! The calls of bpf(2) that aya does not offer: writing many map entries at once, and asking a link where it is.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use aya::Pod;
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -114,33 +120,65 @@ pub fn link_place(id: u32) -> io::Result<LinkPlace> {
     Ok(LinkPlace { program: info.program, interface: info.interface })
 }
 
-/// A loaded program, kept from going by an open descriptor.
+/// A pinned link as it was: which it is, and the program behind it, kept from going by an open descriptor.
 #[derive(Debug)]
-pub struct HeldProgram(OwnedFd);
+pub struct HeldLink {
+    id: u32,
+    program: OwnedFd,
+    /// Keeps the link itself attached, too.
+    _open: Option<OwnedFd>,
+}
 
-impl HeldProgram {
-    /// Id of the link pinned at `path`, and the program behind it.
-    pub fn behind_pin(path: &std::path::Path) -> Option<(u32, Self)> {
-        let link = aya::programs::links::PinnedLink::from_pin(path).ok()?;
-        let info = aya::programs::links::FdLink::from(link).info().ok()?;
-        let program = by_id(BPF_PROG_GET_FD_BY_ID, info.program_id()).ok()?;
-        Some((info.id(), Self(program)))
+impl HeldLink {
+    /// The link pinned at `path`; with `open`, it stays attached even if its pins go.
+    pub fn at_pin(path: &Path, open: bool) -> Option<Self> {
+        let (id, program) = pinned(path)?;
+        let program = by_id(BPF_PROG_GET_FD_BY_ID, program).ok()?;
+        let open = if open { Some(by_id(BPF_LINK_GET_FD_BY_ID, id).ok()?) } else { None };
+        Some(Self { id, program, _open: open })
     }
 
-    /// Makes this the program behind the link, atomically.
-    pub fn put_behind(&self, link: u32) -> io::Result<()> {
-        let link = by_id(BPF_LINK_GET_FD_BY_ID, link)?;
+    /// Makes the program the one behind the link again, atomically, and pins the link at `path` if it is not.
+    pub fn put_back(&self, path: &Path) -> io::Result<()> {
+        let link = by_id(BPF_LINK_GET_FD_BY_ID, self.id)?;
         let mut attributes = UpdateLink {
             link: link.as_raw_fd().cast_unsigned(),
-            program: self.0.as_raw_fd().cast_unsigned(),
+            program: self.program.as_raw_fd().cast_unsigned(),
             flags: 0,
             old: 0,
         };
         // SAFETY: the kernel reads the attributes, which outlive the call.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attributes, size_of::<UpdateLink>()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match pinned(path) {
+            Some((id, _)) if id == self.id => return Ok(()),
+            Some(_) => std::fs::remove_file(path)?,
+            None => {}
+        }
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        let mut attributes = Pin { path: name.as_ptr().addr() as u64, fd: link.as_raw_fd().cast_unsigned(), flags: 0 };
+        // SAFETY: the kernel reads the attributes and the path, which outlive the call.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw mut attributes, size_of::<Pin>()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// Ids of the link pinned at `path` and of the program behind it.
+fn pinned(path: &Path) -> Option<(u32, u32)> {
+    let link = aya::programs::links::PinnedLink::from_pin(path).ok()?;
+    let info = aya::programs::links::FdLink::from(link).info().ok()?;
+    Some((info.id(), info.program_id()))
+}
+
+/// `struct` of `BPF_OBJ_PIN` in `union bpf_attr`.
+#[repr(C)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
 }
 
 /// `struct` of `BPF_LINK_UPDATE` in `union bpf_attr`.

@@ -27,10 +27,8 @@ pub fn guarded() -> (Guarded, Vec<String>) {
             for entry in addresses {
                 let Some(address) = entry.address.as_ref().and_then(ip) else { continue };
                 add(address, HOST, guard::OWN | guard::PROTECTED);
-                let length = entry.netmask.as_ref().and_then(ip).map_or(0, prefix_length);
-                if let IpAddr::V6(_) = address
-                    && length == NETWORK_V6
-                {
+                // Whatever its mask says: with DHCPv6 an address is a /128, and the link's /64 is a route of its own.
+                if address.is_ipv6() {
                     add(network(address), NETWORK_V6, guard::ON_LINK);
                 }
             }
@@ -76,14 +74,6 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
         AddressFamily::Inet6 => address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())),
         _ => None,
     }
-}
-
-fn prefix_length(mask: IpAddr) -> u8 {
-    let ones = match mask {
-        IpAddr::V4(v4) => u32::from(v4).leading_ones(),
-        IpAddr::V6(v6) => u128::from(v6).leading_ones(),
-    };
-    ones as u8
 }
 
 /// Gateway column of `/proc/net/route`: a hexadecimal word in host byte order of a big-endian value.

@@ -87,3 +87,68 @@ fn an_agent_that_cannot_start_says_why() {
     let error = Agent::start(&world, "interfaces = [\"eth0\"]\nsurprise = 1\n").unwrap_err();
     assert!(error.to_string().contains("surprise"), "{error}");
 }
+
+const OPEN: &str = "interfaces = [\"eth0\"]\n";
+
+/// Whether a frame from `source` gets through to port 80 of the host.
+fn arrives(world: &World, source: &str) -> bool {
+    let sender = Raw::open(&world.client, INTERFACE).unwrap();
+    let witness = Raw::open(&world.host, INTERFACE).unwrap();
+    let frame = Frame::v4(source, HOST_V4).tcp(40000, 80).build();
+    sender.send(&frame).unwrap();
+    witness.count_arrivals(&[frame], Duration::from_millis(200)) == 1
+}
+
+#[test]
+fn an_unconfirmed_policy_gives_way_to_the_one_before() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start_with(&world, CONFIG, &[("bad.txt", "203.0.113.0/24\n")]).unwrap();
+    agent.kill9().unwrap();
+    agent.edit_config(OPEN).unwrap();
+
+    // It runs out.
+    agent.launch(&["--confirm", "2s"]).unwrap();
+    assert!(arrives(&world, "203.0.113.1"));
+    let deadline = Instant::now() + DEADLINE;
+    while agent.exited().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it is still there");
+        thread::sleep(POLL);
+    }
+    agent.kill9().unwrap();
+    assert!(!arrives(&world, "203.0.113.2") && arrives(&world, "198.51.100.1"));
+
+    // It is stopped before.
+    agent.launch(&["--confirm", "60s"]).unwrap();
+    assert!(arrives(&world, "203.0.113.3"));
+    agent.terminate().unwrap();
+    assert!(!arrives(&world, "203.0.113.4"));
+
+    // The next agent finds everything in its place.
+    agent.edit_config(CONFIG).unwrap();
+    agent.launch(&[]).unwrap();
+    assert!(!arrives(&world, "203.0.113.5"));
+    assert!(agent.status().unwrap().interfaces[0].egress);
+}
+
+#[test]
+fn a_reload_that_fails_halfway_changes_nothing() {
+    let world = World::new().unwrap();
+    let agent = Agent::start_with(&world, CONFIG, &[("bad.txt", "203.0.113.0/24\n")]).unwrap();
+    agent.ban("198.51.100.66", "1h").unwrap();
+
+    // The loopback interface has no Ethernet header; eth0 carries the new policy when that comes out.
+    let before = agent.status().unwrap();
+    agent.edit_config("interfaces = [\"eth0\", \"lo\"]\n[dmz.tables]\nbans = 100\n").unwrap();
+    let after = agent.wait_reload(&before).unwrap();
+    assert_eq!(after.reloads.failed, before.reloads.failed + 1);
+    assert!(!arrives(&world, "203.0.113.1") && !arrives(&world, "198.51.100.66") && arrives(&world, "198.51.100.1"));
+
+    // The tables in use are those that the next policy finds, and that bans go to.
+    agent.edit_config(CONFIG.replace("80/tcp", "81/tcp").as_str()).unwrap();
+    agent.wait_until("reloaded", |status| status.reloads.last_error.is_none()).unwrap();
+    agent.edit_config(CONFIG).unwrap();
+    agent.reload().unwrap();
+    assert!(!arrives(&world, "198.51.100.66"));
+    agent.ban("198.51.100.67", "1h").unwrap();
+    assert!(!arrives(&world, "198.51.100.67") && arrives(&world, "198.51.100.1"));
+}
