@@ -135,9 +135,10 @@ fn a_bucket_is_as_full_after_a_death_as_before() {
     let mut agent = Agent::start(&world, POLICY).unwrap();
     let wire = Wire::open(&world).unwrap();
     let frames = |count: u16| -> Vec<Vec<u8>> {
-        (0..count).map(|port| Frame::v4(CLIENT_V4, HOST_V4).udp(10_000 + port, 7000).build()).collect()
+        (0..count).map(|port| Frame::v4(CLIENT_V4, HOST_V4).udp(20_000 + port, 7000).build()).collect()
     };
-    assert_eq!(wire.passed(&frames(100)).unwrap(), 100);
+    let passed = wire.passed(&frames(100)).unwrap();
+    assert_eq!(passed, 100, "{:#?}", agent.status().unwrap());
     agent.kill9().unwrap();
     agent.launch(&[]).unwrap();
     // Of 150, 50 are left, and one comes in every four seconds.
