@@ -243,6 +243,11 @@ impl Frame {
         self.transport(Transport::Icmp { kind, code, rest: [0; 4] })
     }
 
+    /// As [`Frame::icmp`], with the four bytes that follow the checksum.
+    pub fn icmp_with(self, kind: u8, code: u8, rest: [u8; 4]) -> Self {
+        self.transport(Transport::Icmp { kind, code, rest })
+    }
+
     pub fn echo_request(self, id: u16) -> Self {
         let kind = if self.is_v4() { 8 } else { 128 };
         self.transport(Transport::Icmp { kind, code: 0, rest: rest_of_echo(id) }).payload(32)
