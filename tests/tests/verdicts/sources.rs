@@ -1,7 +1,6 @@
 //! Stage 5: sources that cannot be, or are not wanted.
 
 use firewall_common::{
-    address::Addr,
     ban::{HOST, guard},
     verdict::DropReason::{self, Bogon, LinkLocalSource, OwnSource, PrivateSource},
 };
