@@ -48,8 +48,8 @@ pub(crate) fn note(ctx: &TcContext) {
 fn matters(headers: &Headers) -> bool {
     let flags = |service: Service| PORTS.get(service.index()).map_or(0, |port| port.flags);
     // Port to port, a served one needs no entry either: see `from_reflector` in `pipeline.rs`.
-    let peers = headers.source_port == headers.destination_port
-        && flags(Service::Udp(headers.source_port)) & flag::SERVED != 0;
+    let peers =
+        headers.source_port == headers.destination_port && flags(Service::Udp(headers.source_port)) & flag::SERVED != 0;
     if headers.protocol == protocol::UDP
         && !peers
         && flags(Service::Udp(headers.destination_port)) & flag::REFLECTS != 0

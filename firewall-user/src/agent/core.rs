@@ -117,6 +117,8 @@ pub struct Core {
     pub sampled: u64,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
+    /// What the file of bans holds, if we wrote it.
+    pub bans_saved: Option<u64>,
 }
 
 impl Core {
@@ -164,6 +166,7 @@ impl Core {
             bound: (config.metrics, config.control_group.clone()),
             sampled: 0,
             bans_dirty: false,
+            bans_saved: None,
             guarded: Guarded::new(),
             paths,
             config_path,
@@ -235,7 +238,8 @@ impl Core {
             self.sinks.reconfigure(&config.events)?;
         }
         let late = (config.metrics, config.control_group.clone()) != self.bound;
-        let late = late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
+        let late =
+            late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
         let same_place = config.interfaces == self.config.interfaces
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
@@ -428,7 +432,9 @@ impl Core {
     /// Lifts bans of addresses that must not be banned: they have become so since, or the file of bans is of another place.
     fn lift_protected(&mut self) -> Result<(), CoreError> {
         for prefix in bans::lift_protected(&mut self.shared, &self.guarded)? {
-            tracing::warn!("the ban of {prefix} is lifted: it would hit an address of this host, a gateway or a resolver");
+            tracing::warn!(
+                "the ban of {prefix} is lifted: it would hit an address of this host, a gateway or a resolver"
+            );
             self.bans_dirty = true;
         }
         Ok(())

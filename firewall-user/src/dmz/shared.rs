@@ -143,7 +143,8 @@ impl Adopted {
                 }
                 _ => {}
             }
-            let failed = |error: aya::pin::PinError| SharedError::Io { path: path.clone(), source: io::Error::other(error) };
+            let failed =
+                |error: aya::pin::PinError| SharedError::Io { path: path.clone(), source: io::Error::other(error) };
             map.pin(path).map_err(failed)?;
         }
         Ok(())

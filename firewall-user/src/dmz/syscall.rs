@@ -159,8 +159,7 @@ impl HeldLink {
             None => {}
         }
         let name = CString::new(path.as_os_str().as_bytes())?;
-        let mut attributes =
-            Pin { path: name.as_ptr().addr() as u64, fd: link.as_raw_fd().cast_unsigned(), flags: 0 };
+        let mut attributes = Pin { path: name.as_ptr().addr() as u64, fd: link.as_raw_fd().cast_unsigned(), flags: 0 };
         // SAFETY: the kernel reads the attributes and the path, which outlive the call.
         let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw mut attributes, size_of::<Pin>()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
