@@ -132,7 +132,7 @@ async fn serve(
             // The receiver goes only when we stop.
             let _stopping = changed.send(());
         })?;
-        files.watch(&core.config.files)?;
+        files.watch(&core.config.files, core.config.read_at)?;
         (drain, files, changes)
     };
     spawn("events", async move {
@@ -235,8 +235,10 @@ async fn reload(service: &Arc<Service>, mut files: Files) -> Result<Files> {
         if let Err(refusal) = service.reload() {
             tracing::error!("reload refused, the policy before stays in force:\n{}", refusal.message);
         }
-        let watched = files.watch(&service.core().config.files);
-        service.core().warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        let mut core = service.core();
+        let watched = files.watch(&core.config.files, core.config.read_at);
+        core.warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        drop(core);
         files
     });
     Ok(files.await?)
