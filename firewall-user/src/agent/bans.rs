@@ -3,7 +3,9 @@
 //! The kernel's table is the truth while it lives; the file is written when bans change, and read when the table is new.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hasher as _},
+    io::{self, Write as _},
     net::IpAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -287,8 +289,8 @@ struct Saved {
     packets: u64,
 }
 
-/// Writes every ban to `path`, whole or not at all.
-pub fn save(shared: &Shared, path: &Path) -> io::Result<()> {
+/// Every ban as the file holds it.
+pub fn to_save(shared: &Shared) -> io::Result<Vec<u8>> {
     let clock = WallClock::sample();
     let millis = |time: u64| {
         let since = clock.time(time).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -309,6 +311,18 @@ pub fn save(shared: &Shared, path: &Path) -> io::Result<()> {
             packets: ban.packets,
         })
         .collect();
+    Ok(serde_json::to_vec(&saved)?)
+}
+
+/// Writes the bans to `path`, whole or not at all, unless they are what was written `before`. Gives what to compare with the
+/// next time.
+pub fn save(text: &[u8], path: &Path, before: Option<u64>) -> io::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    let hash = hasher.finish();
+    if before == Some(hash) {
+        return Ok(hash);
+    }
     let partial = path.with_extension("partial");
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
@@ -316,10 +330,11 @@ pub fn save(shared: &Shared, path: &Path) -> io::Result<()> {
     {
         // Who is banned is nobody's business.
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-        serde_json::to_writer(io::BufWriter::new(&mut file), &saved)?;
+        file.write_all(text)?;
         file.sync_all()?;
     }
-    fs::rename(&partial, path)
+    fs::rename(&partial, path)?;
+    Ok(hash)
 }
 
 /// Puts the bans of `path` into the table, those it already holds excepted. Gives how many, or what is wrong with the file:

@@ -117,6 +117,8 @@ pub struct Core {
     pub sampled: u64,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
+    /// What the file of bans holds, if we wrote it.
+    pub bans_saved: Option<u64>,
 }
 
 impl Core {
@@ -164,6 +166,7 @@ impl Core {
             bound: (config.metrics, config.control_group.clone()),
             sampled: 0,
             bans_dirty: false,
+            bans_saved: None,
             guarded: Guarded::new(),
             paths,
             config_path,

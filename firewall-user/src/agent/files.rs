@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use notify_debouncer_full::{
@@ -40,8 +40,8 @@ impl Files {
         Ok(Self { watcher, folders: BTreeSet::new(), files: Vec::new(), seen: Vec::new() })
     }
 
-    /// Watches exactly these files from now on.
-    pub(super) fn watch(&mut self, files: &[PathBuf]) -> notify::Result<()> {
+    /// Watches exactly these files from now on. What was written after `read_at` counts as changed.
+    pub(super) fn watch(&mut self, files: &[PathBuf], read_at: SystemTime) -> notify::Result<()> {
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
         for folder in folders.difference(&self.folders) {
             self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
@@ -53,7 +53,10 @@ impl Files {
         self.folders = folders;
         if files != self.files {
             self.files = files.to_vec();
-            self.seen = self.stamps();
+            let read_at = read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+            let written = |(.., seconds, nanos): &Stamp| i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos);
+            self.seen =
+                self.stamps().into_iter().map(|stamp| stamp.filter(|stamp| written(stamp) <= read_at)).collect();
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Offloads that hide packets from the DMZ layer: switched off where it runs, and back on by `detach`.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::unix::fs::DirBuilderExt as _};
 
 use crate::{
     host::interface::{Interface, Offload, OffloadError},
@@ -33,7 +33,13 @@ fn switch_off(paths: &Paths, interface: &Interface, offload: Offload) -> Result<
         }
         // Not written, the offload stays off after `detach`: slower, not less safe.
         if let Ok(text) = serde_json::to_vec(&found) {
-            let _written = fs::create_dir_all(paths.state()).and_then(|()| fs::write(paths.offloads(), text));
+            let partial = paths.offloads().with_extension("partial");
+            let _written = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(paths.state())
+                .and_then(|()| fs::write(&partial, text))
+                .and_then(|()| fs::rename(&partial, paths.offloads()));
         }
     }
     Ok(())

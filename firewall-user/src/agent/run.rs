@@ -68,13 +68,18 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
         }
     }
     let group = control_group(config.control_group.as_deref())?;
+    // What may be in use by another is taken before anything changes in the kernel.
+    let scraped = match config.metrics {
+        Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
+        None => None,
+    };
     let listener = control::bind(&paths.socket(), group)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let socket = paths.socket();
     let result = runtime.block_on(async {
         let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm);
         let service = Service::new(core?);
-        serve(service, listener, group).await
+        serve(service, listener, group, scraped).await
     });
     let _gone = std::fs::remove_file(socket);
     // Blocking tasks that still wait for something end with the process.
@@ -111,9 +116,10 @@ async fn serve(
     service: Arc<Service>,
     listener: std::os::unix::net::UnixListener,
     group: Option<nix::unistd::Gid>,
+    scraped: Option<std::net::TcpListener>,
 ) -> Result<ExitCode> {
     let banned = Arc::new(AtomicBool::new(false));
-    let (drain, metrics_address, mut files, mut changes) = {
+    let (drain, mut files, mut changes) = {
         let core = service.core();
         let drain = Drain {
             ring: core.shared.events()?,
@@ -126,8 +132,8 @@ async fn serve(
             // The receiver goes only when we stop.
             let _stopping = changed.send(());
         })?;
-        files.watch(&core.config.files)?;
-        (drain, core.config.metrics, files, changes)
+        files.watch(&core.config.files, core.config.read_at)?;
+        (drain, files, changes)
     };
     spawn("events", async move {
         drain.run().await;
@@ -136,8 +142,7 @@ async fn serve(
     let agent: Arc<dyn control::api::Agent> = Arc::clone(&service) as _;
     let control_agent = Arc::clone(&agent);
     spawn("control socket", async move { control::server::serve(listener, control_agent, group).await.map(drop) });
-    if let Some(address) = metrics_address {
-        let listener = metrics::bind(address).with_context(|| format!("metrics at {address}"))?;
+    if let Some(listener) = scraped {
         spawn("metrics", async move { metrics::serve(listener, agent).await.map(drop) });
     }
 
@@ -230,8 +235,10 @@ async fn reload(service: &Arc<Service>, mut files: Files) -> Result<Files> {
         if let Err(refusal) = service.reload() {
             tracing::error!("reload refused, the policy before stays in force:\n{}", refusal.message);
         }
-        let watched = files.watch(&service.core().config.files);
-        service.core().warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        let mut core = service.core();
+        let watched = files.watch(&core.config.files, core.config.read_at);
+        core.warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        drop(core);
         files
     });
     Ok(files.await?)
@@ -250,9 +257,14 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     }
     if banned || sweep || core.bans_dirty {
         core.bans_dirty = false;
-        let saved = bans::save(&core.shared, &core.paths.bans());
-        let path = core.paths.bans().display().to_string();
-        core.warn("bans file", saved.err().map(|error| format!("{path}: bans not saved: {error}")));
+        let (path, before) = (core.paths.bans(), core.bans_saved);
+        let text = bans::to_save(&core.shared);
+        // The disk may be slow, and others wait for the core.
+        drop(core);
+        let saved = text.and_then(|text| bans::save(&text, &path, before));
+        let mut core = service.core();
+        core.bans_saved = saved.as_ref().ok().copied();
+        core.warn("bans file", saved.err().map(|error| format!("{}: bans not saved: {error}", path.display())));
     }
     false
 }
@@ -264,7 +276,8 @@ fn shut_down(service: &Service) {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
-    if let Err(error) = bans::save(&core.shared, &core.paths.bans()) {
+    let text = bans::to_save(&core.shared);
+    if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }
     // What was there before an unconfirmed policy is not for that policy to end.

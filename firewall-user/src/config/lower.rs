@@ -63,7 +63,8 @@ pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, ove
     root.finish();
     let mut seen = std::collections::HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
-    Config { files, interfaces, xdp_mode, on_agent_exit, dmz, events, metrics, control_group }
+    let read_at = std::time::SystemTime::now();
+    Config { files, read_at, interfaces, xdp_mode, on_agent_exit, dmz, events, metrics, control_group }
 }
 
 /// Names of one kind of thing, each unique.

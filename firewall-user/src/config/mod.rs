@@ -22,7 +22,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use firewall_common::{address::Addr, packet::protocol, port::Service, token_bucket::Limit};
@@ -50,6 +50,7 @@ pub struct Overrides {
 /// # Errors
 /// Everything that is wrong with any of these files, at once.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
+    let read_at = SystemTime::now();
     let name = path.display().to_string();
     let whole_file = |text: &str, message: String| Problem::new(&Source::new(&*name, text), 0..0, message);
     let bytes = match read(path, MAX_FILE) {
@@ -74,7 +75,7 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new(""));
-    parse(&name, text, folder, vec![file], overrides)
+    Ok(Config { read_at, ..parse(&name, text, folder, vec![file], overrides)? })
 }
 
 /// Reads `text`, which is the file `name`; its relative paths start at `folder`. `files` holds its own path.
@@ -118,6 +119,8 @@ const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("monitor", Mode::M
 pub struct Config {
     /// Every file that was read, the configuration itself first: what the agent watches.
     pub files: Vec<PathBuf>,
+    /// When reading them began: what changed since then may not be in it.
+    pub read_at: SystemTime,
     /// Network interfaces the DMZ layer guards; not empty, no duplicates.
     pub interfaces: Vec<String>,
     pub xdp_mode: XdpMode,

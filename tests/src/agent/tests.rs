@@ -152,3 +152,44 @@ fn a_reload_that_fails_halfway_changes_nothing() {
     agent.ban("198.51.100.67", "1h").unwrap();
     assert!(!arrives(&world, "198.51.100.67") && arrives(&world, "198.51.100.1"));
 }
+
+#[test]
+fn what_must_not_be_banned_is_not_banned_under_another_name() {
+    let world = World::new().unwrap();
+    let agent = Agent::start(&world, OPEN).unwrap();
+    for name in [HOST_V4.to_owned(), format!("::ffff:{HOST_V4}")] {
+        let error = agent.ban(&name, "1h").unwrap_err().to_string();
+        assert!(error.contains("never banned"), "{name}: {error}");
+    }
+    agent.ban("::ffff:198.51.100.66", "1h").unwrap();
+    assert!(!arrives(&world, "198.51.100.66"));
+    agent.unban("198.51.100.66").unwrap();
+    assert!(arrives(&world, "198.51.100.66"));
+}
+
+#[test]
+fn a_metrics_port_in_use_changes_nothing() {
+    let world = World::new().unwrap();
+    let taken = world.host.enter(|| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut agent = Agent::prepare(&world, &format!("{OPEN}[metrics]\nlisten = \"127.0.0.1:{port}\"\n"), &[]).unwrap();
+    let error = agent.launch(&[]).unwrap_err().to_string();
+    assert!(error.contains(&format!("metrics at 127.0.0.1:{port}")), "{error}");
+    assert!(!instances_pins(&agent));
+}
+
+#[test]
+fn an_interface_that_is_gone_for_a_while_does_not_hold_up_a_reload() {
+    let world = World::new().unwrap();
+    world.add_link("eth9", 1400).unwrap();
+    let agent = Agent::start(&world, "interfaces = [\"eth0\", \"eth9\"]\n").unwrap();
+    world.host.ip("link del eth9").unwrap();
+    agent.wait_until("aware of it", |status| status.interfaces[1].mode == "absent").unwrap();
+    let blocking = "interfaces = [\"eth0\", \"eth9\"]\n[[dmz.list]]\nname = \"bad\"\naction = \"block\"\nprefixes = [\"203.0.113.0/24\"]\n";
+    let before = agent.status().unwrap();
+    agent.edit_config(blocking).unwrap();
+    assert_eq!(agent.wait_reload(&before).unwrap().reloads.last_error, None);
+    assert!(!arrives(&world, "203.0.113.1"));
+    world.add_link("eth9", 1400).unwrap();
+    agent.wait_until("attached again", |status| status.interfaces[1].attached).unwrap();
+}
