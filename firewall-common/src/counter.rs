@@ -7,6 +7,7 @@ use crate::{pod, verdict::DropReason};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
     pub packets: u64,
+    /// Of the IP packets; of the frames where that could not be read.
     pub bytes: u64,
 }
 

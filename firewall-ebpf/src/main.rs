@@ -37,7 +37,7 @@ fn portcullis_dmz(ctx: XdpContext) -> u32 {
     let packet = frame::XdpFrame::new(&ctx);
     match pipeline::judge(&packet, &mut headers) {
         Ok(reason) => {
-            report::passed(&packet, reason);
+            report::passed(&packet, &headers, reason);
             xdp_action::XDP_PASS
         }
         Err(condemned) => {

@@ -9,7 +9,7 @@ use aya_log_ebpf::debug;
 use firewall_common::{
     counter::{DROPPED, MONITORED, NO_RULE, RULES, Tally},
     event::{Event, EventAction, SAMPLE_BUDGET, SAMPLE_JIFFIES, SAMPLE_SLOTS},
-    packet::{Frame as _, Headers},
+    packet::Headers,
     policy::stage,
     rate,
     verdict::{Condemned, DropReason, PassReason},
@@ -25,27 +25,27 @@ use crate::{
 const NO_WAKEUP: u64 = 1;
 
 #[inline(always)]
-pub(crate) fn passed(packet: &XdpFrame<'_>, reason: PassReason) {
-    tally(Tally::Passed, packet.length());
+pub(crate) fn passed(packet: &XdpFrame<'_>, headers: &Headers, reason: PassReason) {
+    tally(Tally::Passed, headers.length);
     match reason {
         PassReason::Judged => {}
-        PassReason::NonIp => tally(Tally::NonIp, packet.length()),
+        PassReason::NonIp => tally(Tally::NonIp, headers.length),
     }
     if has_stage(stage::TRACE) {
-        debug!(packet.ctx, "pass: {} bytes", packet.length());
+        debug!(packet.ctx, "pass: {} bytes", headers.length);
     }
 }
 
 #[inline(always)]
 pub(crate) fn dropped(packet: &XdpFrame<'_>, headers: &Headers, condemned: Condemned) {
-    count(DROPPED + condemned.reason as u32, packet.length());
+    count(DROPPED + condemned.reason as u32, headers.length);
     rule(condemned.rule, headers.length);
     event(packet.ctx, headers, condemned.reason, condemned.rule, EventAction::Drop);
 }
 
 #[inline(always)]
 pub(crate) fn monitored(packet: &XdpFrame<'_>, headers: &Headers, condemned: Condemned) {
-    count(MONITORED + condemned.reason as u32, packet.length());
+    count(MONITORED + condemned.reason as u32, headers.length);
     rule(condemned.rule, headers.length);
     event(packet.ctx, headers, condemned.reason, condemned.rule, EventAction::Monitor);
 }

@@ -21,6 +21,7 @@ use crate::{
     dmz::{
         link::{detach_filter, link_pins},
         shared,
+        syscall::detach_pinned,
     },
     paths::Paths,
 };
@@ -67,6 +68,8 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
                 detach_filter(name);
             }
         }
+        // One whose interface is gone is detached already; without its pin, it goes in any case.
+        let _gone = detach_pinned(&path);
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;

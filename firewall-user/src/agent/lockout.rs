@@ -30,10 +30,8 @@ pub(super) fn would_drop(config: &Config, session: &Session) -> Option<String> {
     let source = Addr::from(session.client);
     let entries = if source.is_v4() { &compiled.lists_v4 } else { &compiled.lists_v6 };
     let says = longest(entries, source);
+    let allowed = says.is_some_and(|says| says.allow != NO_RULE);
     if let Some(says) = says {
-        if says.allow != NO_RULE {
-            return None;
-        }
         if says.block != NO_RULE {
             let list = compiled.slots.name_of(says.block).unwrap_or("list/?");
             let list = list.split_once('/').map_or(list, |(_, name)| name);
@@ -45,7 +43,7 @@ pub(super) fn would_drop(config: &Config, session: &Session) -> Option<String> {
     }
     let exposed = compiled.ports.get(Service::Tcp(session.server_port).index() as usize)?.flags & flag::EXPOSED != 0;
     let enforced = compiled.policy.stages & stage::EXPOSURE != 0 && compiled.policy.monitor & stage::EXPOSURE == 0;
-    if enforced && !exposed {
+    if enforced && !exposed && !allowed {
         return Some(format!(
             "{who} is not exposed: it lasts while it is open, but you could not come back. Add \"{}/tcp\" to `expose`, or \
              {} to an allow list",

@@ -275,7 +275,8 @@ impl Links {
     }
 
     fn remove_egress(&self, interface: &Interface, held: Option<Held>) {
-        if let Some(Held::Filter) = held {
+        // One of an agent before us is known by its place.
+        if matches!(held, Some(Held::Filter)) || !has_tcx() {
             detach_filter(&interface.name);
         }
         let _absent = fs::remove_file(self.directory.join(format!("egress-{}", interface.index)));

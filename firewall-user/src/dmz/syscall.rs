@@ -18,6 +18,7 @@ const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `struct` of `BPF_MAP_*_BATCH` in `union bpf_attr` (Linux 5.6).
 #[repr(C)]
@@ -164,6 +165,21 @@ impl HeldLink {
         let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw mut attributes, size_of::<Pin>()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// Detaches the link pinned at `path` at once. Unpinned alone, it would go some moments later.
+pub fn detach_pinned(path: &Path) -> io::Result<()> {
+    /// `struct` of `BPF_LINK_DETACH` in `union bpf_attr`.
+    #[repr(C)]
+    struct Detach {
+        link: u32,
+    }
+    let (id, _) = pinned(path).ok_or(io::ErrorKind::NotFound)?;
+    let link = by_id(BPF_LINK_GET_FD_BY_ID, id)?;
+    let mut attributes = Detach { link: link.as_raw_fd().cast_unsigned() };
+    // SAFETY: the kernel reads the attributes, which outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut attributes, size_of::<Detach>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Ids of the link pinned at `path` and of the program behind it.
