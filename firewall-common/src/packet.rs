@@ -8,6 +8,9 @@ pub trait Frame {
     /// Bytes on the wire, fragments of a multi-buffer frame included.
     fn length(&self) -> u32;
 
+    /// Bytes that are there without asking for fragments: `readable <= length`.
+    fn readable(&self) -> u32;
+
     /// The header at `offset`, or `None` if it does not lie within the readable bytes.
     fn load<T: Header>(&self, offset: usize) -> Option<T>;
 }
@@ -163,7 +166,7 @@ pub enum Network {
 /// Reads `frame` into `headers`.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, DropReason> {
-    headers.length = frame.length();
+    headers.length = frame.readable();
     let ethernet: Ethernet = frame.load(0).ok_or(DropReason::Truncated)?;
     let mut ethertype = u16::from_be(ethernet.ethertype);
     let mut offset = size_of::<Ethernet>();
@@ -186,6 +189,13 @@ pub fn parse<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, Drop
     Ok(Network::Ip)
 }
 
+/// Whether `length` bytes lie in the frame from `offset` on. Most frames have no fragments to ask for.
+#[inline(always)]
+fn holds<F: Frame>(frame: &F, offset: usize, length: u32) -> bool {
+    let end = offset as u32 + length;
+    end <= frame.readable() || end <= frame.length()
+}
+
 #[inline(always)]
 fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Result<(), DropReason> {
     let ip: Ipv4 = frame.load(offset).ok_or(DropReason::Truncated)?;
@@ -196,11 +206,10 @@ fn ipv4<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Result<(),
     headers.protocol = ip.protocol;
     let header_length = (ip.version_length as usize & 0xf) * 4;
     let total_length = u32::from(u16::from_be(ip.total_length));
-    let available = frame.length() - offset as u32;
     if ip.version_length >> 4 != 4 || header_length < size_of::<Ipv4>() || total_length < header_length as u32 {
         return Err(DropReason::BadLength);
     }
-    if total_length > available {
+    if !holds(frame, offset, total_length) {
         return Err(DropReason::Truncated);
     }
     headers.length = total_length;
@@ -222,7 +231,7 @@ fn ipv6<F: Frame>(frame: &F, offset: usize, headers: &mut Headers) -> Result<(),
         return Err(DropReason::BadLength);
     }
     let start = offset + size_of::<Ipv6>();
-    if payload_length > frame.length() - start as u32 {
+    if !holds(frame, start, payload_length) {
         return Err(DropReason::Truncated);
     }
     headers.length = payload_length + size_of::<Ipv6>() as u32;

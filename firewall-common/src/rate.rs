@@ -88,14 +88,15 @@ pub struct BucketSet {
 
 pod!(BucketSet: 128);
 
-/// A hash of `id` and `subject` under `seed`, never 0. Multiplied with a secret, ids differ in a way that nobody outside can
-/// make up for by a choice of addresses. The mixing is that of SplitMix64 (Steele, Lea, Flood 2014).
+/// A hash of `id` and `subject` under `seed`, never 0. Multiplied with secrets, ids and halves of addresses differ in ways
+/// that nobody outside can make up for by a choice of the others. The mixing is that of SplitMix64 (Steele, Lea, Flood 2014).
 #[inline(always)]
 pub const fn hash(seed: u64, id: u64, subject: &Addr) -> u64 {
     let [a, b, c, d] = subject.0;
     let high = ((a as u64) << 32) | b as u64;
     let low = ((c as u64) << 32) | d as u64;
-    mix(mix(id.wrapping_mul(seed | 1) ^ high) ^ low) | 1
+    let secret = seed | 1;
+    mix(id.wrapping_mul(secret) ^ low.wrapping_mul(secret.rotate_left(32) | 1) ^ high) | 1
 }
 
 #[inline(always)]

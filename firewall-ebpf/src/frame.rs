@@ -14,22 +14,18 @@ use firewall_common::packet::{Frame, Header};
 /// second is cut short, and dropped as such.
 pub(crate) struct XdpFrame<'a> {
     pub(crate) ctx: &'a XdpContext,
-    length: u32,
-}
-
-impl<'a> XdpFrame<'a> {
-    #[inline(always)]
-    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        // SAFETY: the context is the one the kernel called us with.
-        let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast::<xdp_md>()) } as u32;
-        Self { ctx, length }
-    }
 }
 
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.length
+        // SAFETY: the context is the one the kernel called us with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast::<xdp_md>()) as u32 }
+    }
+
+    #[inline(always)]
+    fn readable(&self) -> u32 {
+        (self.ctx.data_end() - self.ctx.data()) as u32
     }
 
     #[inline(always)]
@@ -56,6 +52,11 @@ pub(crate) struct SkbFrame<'a> {
 impl Frame for SkbFrame<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    #[inline(always)]
+    fn readable(&self) -> u32 {
         self.ctx.len()
     }
 

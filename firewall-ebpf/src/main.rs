@@ -34,7 +34,7 @@ use firewall_common::packet::Headers;
 #[xdp(frags)]
 fn portcullis_dmz(ctx: XdpContext) -> u32 {
     let mut headers = Headers::EMPTY;
-    let packet = frame::XdpFrame::new(&ctx);
+    let packet = frame::XdpFrame { ctx: &ctx };
     match pipeline::judge(&packet, &mut headers) {
         Ok(reason) => {
             report::passed(&packet, &headers, reason);

@@ -74,7 +74,7 @@ const NOT_IP: u64 = 0x101;
 extern "C" fn portcullis_parse(ctx: *mut xdp_md, headers: *mut Headers) -> u64 {
     // SAFETY: the caller's reference. The verifier asks for this check, since it judges this function on its own.
     let Some(headers) = (unsafe { headers.as_mut() }) else { return NOT_IP };
-    match parse(&XdpFrame::new(&XdpContext::new(ctx)), headers) {
+    match parse(&XdpFrame { ctx: &XdpContext::new(ctx) }, headers) {
         Ok(Network::Ip) => IP,
         Ok(Network::Other) => NOT_IP,
         Err(reason) => reason as u64,
