@@ -122,7 +122,7 @@ impl api::Agent for Service {
                 prefixes: list.prefixes.len() as u64,
                 packets: matched.packets,
                 bytes: matched.bytes,
-                matched: lookup.and_then(|address| longest(list, address)),
+                matched: lookup.and_then(|address| longest(list, address.to_canonical())),
             }
         });
         Ok(lists.collect())

@@ -104,7 +104,10 @@ fn an_unconfirmed_policy_gives_way_to_the_one_before() {
     let world = World::new().unwrap();
     let mut agent = Agent::start_with(&world, CONFIG, &[("bad.txt", "203.0.113.0/24\n")]).unwrap();
     agent.kill9().unwrap();
-    agent.edit_config(OPEN).unwrap();
+    // It needs no program for what leaves; the policy before does.
+    agent.edit_config(&format!("{OPEN}[dmz.hygiene]\nreflection = false\n")).unwrap();
+    let egress = format!("/sys/fs/bpf/{}/egress-{}", agent.instance, world.host.interface_index(INTERFACE).unwrap());
+    assert!(Path::new(&egress).exists());
 
     // It runs out.
     agent.launch(&["--confirm", "2s"]).unwrap();
@@ -116,12 +119,19 @@ fn an_unconfirmed_policy_gives_way_to_the_one_before() {
     }
     agent.kill9().unwrap();
     assert!(!arrives(&world, "203.0.113.2") && arrives(&world, "198.51.100.1"));
+    assert!(Path::new(&egress).exists());
 
     // It is stopped before.
     agent.launch(&["--confirm", "60s"]).unwrap();
     assert!(arrives(&world, "203.0.113.3"));
     agent.terminate().unwrap();
     assert!(!arrives(&world, "203.0.113.4"));
+
+    // One that cannot start changes nothing either.
+    agent.edit_config("interfaces = [\"eth0\", \"lo\"]\n[dmz.tables]\nbans = 100\n").unwrap();
+    assert!(agent.launch(&[]).unwrap_err().to_string().contains("no Ethernet"));
+    agent.kill9().unwrap();
+    assert!(!arrives(&world, "203.0.113.6") && Path::new(&egress).exists());
 
     // The next agent finds everything in its place.
     agent.edit_config(CONFIG).unwrap();
