@@ -26,13 +26,14 @@ const fn tool(command: &'static str, package: &'static str, used_for: &'static s
 }
 
 /// What the tests and the demo cannot do without.
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     tool("ip", "iproute2", "network namespaces and links"),
     tool("tc", "iproute2", "losses and delays on a link"),
     tool("ping", "iputils-ping", "ICMP clients"),
     tool("curl", "curl", "HTTP clients"),
     tool("python3", "python3", "servers behind the firewall"),
     tool("nft", "nftables", "a router with masquerade"),
+    tool("ethtool", "ethtool", "links without offloads"),
 ];
 
 /// Peers to measure against. The bench leaves out those that are missing.
