@@ -142,6 +142,7 @@ fn control_traffic_has_a_limit() {
         ("neighbours", solicit("fe80::2")),
     ] {
         let start = Instant::now();
+        bench.loaded.forget_events().expect("the sampler can be reset");
         bench.loaded.run(&flood.build(), 5000).expect("the kernel runs the program");
         let elapsed = start.elapsed();
         let (counted, told) = bench.since();
@@ -186,7 +187,14 @@ fn packets_of_a_socket_are_replies() {
         let udp = |port| Frame::ip(to.ip(), to.ip()).udp(port, to.port());
         let seen = |port| {
             let ports = (port, to.port());
-            Seen { source: to.ip(), destination: to.ip(), ports, protocol: UDP, length: if to.is_ipv4() { 28 } else { 48 }, count: 1 }
+            Seen {
+                source: to.ip(),
+                destination: to.ip(),
+                ports,
+                protocol: UDP,
+                length: if to.is_ipv4() { 28 } else { 48 },
+                count: 1,
+            }
         };
         hidden(&mut bench, "a socket that is not connected", &udp(53), seen(53));
         socket.connect((address, 53)).expect("UDP connects to anything");

@@ -2,7 +2,7 @@
 
 use firewall_common::{
     address::Addr,
-    ban::{BanKey, BanOrigin, guard},
+    ban::{BanKey, BanOrigin, HOST, guard},
     counter::Tally,
     event::EventAction,
     verdict::DropReason::{Ban, PacketRate},
@@ -91,9 +91,8 @@ fn proof_is_remembered() {
 fn an_ipv6_ban_is_of_the_network_but_on_the_link_of_the_host() {
     for (guarded, neighbour_banned) in [(None, true), (Some(guard::ON_LINK), false)] {
         let mut bench = bench("");
-        let network = BanKey::new(&Addr::from("::1".to_ip()), 64);
         if let Some(bits) = guarded {
-            bench.loaded.shared.guarded.insert(network, bits, 0).expect("room");
+            bench.guard(&[("::", 64, bits)]);
         }
         let connection = Connection::open("::1");
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
@@ -110,19 +109,18 @@ fn an_ipv6_ban_is_of_the_network_but_on_the_link_of_the_host() {
         };
         match neighbour_banned {
             true => is_banned(&mut bench, &neighbour, seen),
-            // The bucket is that of the /64 all the same.
-            false => bans(&mut bench, &neighbour, seen),
+            // The bucket is that of the /64 all the same; but a neighbour's proof is his alone.
+            false => not_banned(&mut bench, &neighbour, Tally::BanUnproven, seen),
         }
     }
 }
 
 #[test]
 fn a_protected_source_is_never_banned() {
-    let mut bench = bench("dmz.hygiene.own_source = false");
+    let mut bench = bench("");
     for address in ["127.0.0.2", "::1"] {
         let connection = Connection::open(address);
-        let key = BanKey::host(Addr::from(connection.client.ip()));
-        bench.loaded.shared.guarded.insert(key, guard::PROTECTED, 0).expect("room");
+        bench.guard(&[(&connection.client.ip().to_string(), HOST, guard::PROTECTED)]);
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
         (0..2).for_each(|_| not_banned(&mut bench, &connection.tcp(), Tally::BanProtected, connection.seen()));
     }

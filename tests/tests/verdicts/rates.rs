@@ -115,7 +115,8 @@ fn a_prefix_shares() {
 
 #[test]
 fn a_service_shares_among_all() {
-    let mut bench = rate("per = \"service\"\nports = [\"5000-5001/udp\", \"80/tcp\", \"icmp-echo\"]\npackets = \"4/h\"");
+    let mut bench =
+        rate("per = \"service\"\nports = [\"5000-5001/udp\", \"80/tcp\", \"icmp-echo\"]\npackets = \"4/h\"");
     exhaust(&mut bench, "one", &udp(V4, V4.client).0, 2);
     exhaust(&mut bench, "another", &udp(V4, "203.0.113.1").0, 1);
     exhaust(&mut bench, "of the other family", &udp(V6, V6.client).0, 1);
@@ -171,7 +172,8 @@ fn three_limits_of_one_rule() {
 
 #[test]
 fn dropped_before_costs_no_token() {
-    let mut bench = Bench::new("dmz.expose = [\"80/tcp\"]\n[[dmz.rate]]\nname = \"it\"\nper = \"source\"\npackets = \"2/h\"");
+    let mut bench =
+        Bench::new("dmz.expose = [\"80/tcp\"]\n[[dmz.rate]]\nname = \"it\"\nper = \"source\"\npackets = \"2/h\"");
     let hidden = V4.frame().tcp(40000, 81);
     for _ in 0..5 {
         bench.drops("hidden", &hidden, DropReason::NotExposed, V4.seen(TCP, (40000, 81), 20));

@@ -133,7 +133,8 @@ fn fragments_to_a_port_with_a_rule() {
 
 #[test]
 fn both_bounds_apply() {
-    let mut bench = Bench::new("dmz.size = { max_packet = \"1000B\", rules = [{ port = \"53/udp\", max = \"512B\" }] }");
+    let mut bench =
+        Bench::new("dmz.size = { max_packet = \"1000B\", rules = [{ port = \"53/udp\", max = \"512B\" }] }");
     for family in FAMILIES {
         udp(&mut bench, family, 53, 1001, Some((PacketTooLarge, None)));
         udp(&mut bench, family, 53, 1000, Some((PacketTooLarge, Some("size/53/udp"))));

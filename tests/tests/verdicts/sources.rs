@@ -1,8 +1,7 @@
 //! Stage 5: sources that cannot be, or are not wanted.
 
 use firewall_common::{
-    address::Addr,
-    ban::{BanKey, guard},
+    ban::{HOST, guard},
     verdict::DropReason::{self, Bogon, LinkLocalSource, OwnSource, PrivateSource},
 };
 use tests::frame::{Frame, ToIp as _};
@@ -87,10 +86,7 @@ fn own_addresses_come_from_nowhere_else() {
     let mut unchecked = Bench::new("dmz.hygiene.own_source = false");
     for (family, own, protected) in [(V4, "203.0.113.80", "203.0.113.81"), (V6, "2001:db8:80::80", "2001:db8:80::81")] {
         for bench in [&mut bench, &mut unchecked] {
-            let guarded = &mut bench.loaded.shared.guarded;
-            for (address, bits) in [(own, guard::OWN | guard::PROTECTED), (protected, guard::PROTECTED)] {
-                guarded.insert(BanKey::host(Addr::from(address.to_ip())), bits, 0).expect("room");
-            }
+            bench.guard(&[(own, HOST, guard::OWN | guard::PROTECTED), (protected, HOST, guard::PROTECTED)]);
         }
         check(&mut bench, family, OwnSource, &[own], &[protected, family.client]);
         check(&mut unchecked, family, OwnSource, &[], &[own, protected]);
