@@ -9,7 +9,10 @@ pub trait Frame {
     fn length(&self) -> u32;
 
     /// Bytes that are there without asking for fragments: `readable <= length`.
-    fn readable(&self) -> u32;
+    #[inline(always)]
+    fn readable(&self) -> u32 {
+        self.length()
+    }
 
     /// The header at `offset`, or `None` if it does not lie within the readable bytes.
     fn load<T: Header>(&self, offset: usize) -> Option<T>;

@@ -56,11 +56,6 @@ impl Frame for SkbFrame<'_> {
     }
 
     #[inline(always)]
-    fn readable(&self) -> u32 {
-        self.ctx.len()
-    }
-
-    #[inline(always)]
     fn load<T: Header>(&self, offset: usize) -> Option<T> {
         let mut header = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes `size_of::<T>()` bytes, or fails.

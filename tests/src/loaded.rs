@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::maps::{Map, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use firewall_common::{
-    counter::{self, Counter, DROPPED, MONITORED, RULES, Tally},
+    counter::{Counter, DROPPED, MONITORED, RULES, TABLE_LEN, Tally, derive},
     event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     verdict::DropReason,
 };
@@ -44,7 +44,7 @@ pub struct Loaded {
     pub instance: Instance,
     pub shared: Shared,
     directory: PathBuf,
-    ring: aya::maps::RingBuf<aya::maps::MapData>,
+    ring: aya::maps::RingBuf<MapData>,
 }
 
 impl Loaded {
@@ -95,18 +95,18 @@ impl Loaded {
     }
 
     /// The counters that [`Counters`] has names for.
-    pub fn counters(&mut self) -> Result<Counters> {
+    pub fn counters(&self) -> Result<Counters> {
         let slots = self.compiled.slots.iter().map(|(_, slot)| u32::from(slot) + 1).max().unwrap_or(0);
-        let table = self.instance.ebpf().map("COUNTERS").context("no table of counters")?;
+        let table = Map::from_map_data(MapData::from_pin(self.directory.join("COUNTERS"))?)?;
         let table = PerCpuArray::<_, Counter>::try_from(table)?;
-        let mut sums = [Counter::default(); counter::TABLE_LEN as usize];
-        for (index, sum) in (0..RULES + slots).zip(&mut sums) {
+        let mut sums = Box::new([Counter::default(); TABLE_LEN as usize]);
+        for (index, sum) in (0..RULES + slots).zip(sums.iter_mut()) {
             for value in table.get(&index, 0)?.iter() {
                 sum.packets += value.packets;
                 sum.bytes += value.bytes;
             }
         }
-        counter::derive(&mut sums);
+        derive(&mut sums);
         Ok(Counters(sums.to_vec()))
     }
 

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use firewall_common::{
-    address::Addr,
-    ban::{BanKey, HOST},
-    verdict::DropReason::Ban,
-};
+use firewall_common::{address::Addr, ban::BanKey, verdict::DropReason::Ban};
 use firewall_user::agent::bans::{self, now};
 use tests::frame::ToIp as _;
 
 use crate::support::{Bench, FAMILIES, Family, TCP, V4, V6};
+
+/// The program's clock may lag behind ours by this much, in nanoseconds.
+const TICK: u64 = 20_000_000;
 
 /// Which of these sources are banned.
 #[track_caller]
@@ -77,8 +76,7 @@ fn a_family_leaves_the_other_alone() {
 fn bans_end() {
     let mut bench = Bench::new("");
     for family in FAMILIES {
-        // The kernel compares with the coarse clock, which lags by a tick.
-        bench.ban_until(family.client, now() - 20_000_000);
+        bench.ban_until(family.client, now() - TICK);
         check(&mut bench, family, &[], &[family.client]);
         bench.ban_until(family.client, now() + 400_000_000);
         check(&mut bench, family, &[family.client], &[]);
@@ -87,7 +85,7 @@ fn bans_end() {
     }
     // An expired host ban does not hide the ban of the network around it.
     bench.ban("203.0.113.0/24");
-    bench.ban_until("203.0.113.9/32", now() - 20_000_000);
+    bench.ban_until("203.0.113.9/32", now() - TICK);
     check(&mut bench, V4, &["203.0.113.9"], &[]);
 }
 
@@ -141,5 +139,4 @@ fn neighbour_discovery_passes_a_ban() {
     bench.passes("hop limit 255", &solicitation, &["control"]);
     let seen = V6.seen(V6.icmp, (0, 0), 32);
     bench.drops_by("hop limit 254", &solicitation.ttl(254), (Ban, None), &[], seen);
-    assert_eq!(HOST, 128);
 }

@@ -143,6 +143,7 @@ fn control_traffic_has_a_limit() {
     ] {
         bench.loaded.forget_events().expect("the sampler");
         let start = Instant::now();
+        bench.loaded.forget_events().expect("the sampler can be reset");
         bench.loaded.run(&flood.build(), 5000).expect("the kernel runs the program");
         let elapsed = start.elapsed();
         let (counted, told) = bench.since();

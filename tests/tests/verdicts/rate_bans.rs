@@ -2,7 +2,7 @@
 
 use firewall_common::{
     address::Addr,
-    ban::{BanKey, BanOrigin, HOST, NETWORK_V6, guard},
+    ban::{BanKey, BanOrigin, HOST, guard},
     counter::Tally,
     event::EventAction,
     verdict::DropReason::{Ban, PacketRate},
@@ -91,8 +91,9 @@ fn proof_is_remembered() {
 fn an_ipv6_ban_is_of_the_network_but_on_the_link_of_the_host() {
     for (guarded, neighbour_banned) in [(None, true), (Some(guard::ON_LINK), false)] {
         let mut bench = bench("");
-        let guarded = guarded.map(|bits| (("::".to_ip(), NETWORK_V6), bits));
-        bench.loaded.shared.set_guarded(&guarded.into_iter().collect()).expect("room");
+        if let Some(bits) = guarded {
+            bench.guard(&[("::", 64, bits)]);
+        }
         let connection = Connection::open("::1");
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
         bans(&mut bench, &connection.tcp(), connection.seen());
@@ -108,7 +109,7 @@ fn an_ipv6_ban_is_of_the_network_but_on_the_link_of_the_host() {
         };
         match neighbour_banned {
             true => is_banned(&mut bench, &neighbour, seen),
-            // The bucket is that of the /64 all the same, but the proof is another's.
+            // The bucket is that of the /64 all the same; but a neighbour's proof is his alone.
             false => not_banned(&mut bench, &neighbour, Tally::BanUnproven, seen),
         }
     }
@@ -116,11 +117,10 @@ fn an_ipv6_ban_is_of_the_network_but_on_the_link_of_the_host() {
 
 #[test]
 fn a_protected_source_is_never_banned() {
-    let mut bench = bench("dmz.hygiene.own_source = false");
+    let mut bench = bench("");
     for address in ["127.0.0.2", "::1"] {
         let connection = Connection::open(address);
-        let protected = [((connection.client.ip(), HOST), guard::PROTECTED)];
-        bench.loaded.shared.set_guarded(&protected.into()).expect("room");
+        bench.guard(&[(&connection.client.ip().to_string(), HOST, guard::PROTECTED)]);
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
         (0..2).for_each(|_| not_banned(&mut bench, &connection.tcp(), Tally::BanProtected, connection.seen()));
     }

@@ -86,9 +86,7 @@ fn own_addresses_come_from_nowhere_else() {
     let mut unchecked = Bench::new("dmz.hygiene.own_source = false");
     for (family, own, protected) in [(V4, "203.0.113.80", "203.0.113.81"), (V6, "2001:db8:80::80", "2001:db8:80::81")] {
         for bench in [&mut bench, &mut unchecked] {
-            let guarded = [(own, guard::OWN | guard::PROTECTED), (protected, guard::PROTECTED)];
-            let guarded = guarded.map(|(address, bits)| ((address.to_ip(), HOST), bits));
-            bench.loaded.shared.set_guarded(&guarded.into()).expect("room");
+            bench.guard(&[(own, HOST, guard::OWN | guard::PROTECTED), (protected, HOST, guard::PROTECTED)]);
         }
         check(&mut bench, family, OwnSource, &[own], &[protected, family.client]);
         check(&mut unchecked, family, OwnSource, &[], &[own, protected]);

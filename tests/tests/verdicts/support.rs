@@ -145,7 +145,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(policy: &str) -> Self {
-        let mut loaded = Loaded::new(policy).unwrap_or_else(|error| panic!("{error:#}\nin:\n{policy}"));
+        let loaded = Loaded::new(policy).unwrap_or_else(|error| panic!("{error:#}\nin:\n{policy}"));
         let before = loaded.counters().expect("counters can be read");
         Self { loaded, before }
     }
@@ -234,6 +234,12 @@ impl Bench {
             events.push(Told::new(EventAction::Monitor, *reason, *rule, seen));
         }
         self.check(what, frame, Verdict::Pass, &counters, &events);
+    }
+
+    /// Gives these addresses a meaning of their own: bits of [`firewall_common::ban::guard`].
+    pub(crate) fn guard(&mut self, guarded: &[(&str, u8, u32)]) {
+        let guarded = guarded.iter().map(|(address, length, bits)| ((address.to_ip(), *length), *bits)).collect();
+        self.loaded.shared.set_guarded(&guarded).expect("room for a few addresses");
     }
 
     /// Bans `prefix` for an hour, as `portcullis ban` would.
