@@ -31,12 +31,12 @@ pub(super) fn would_drop(config: &Config, session: &Session) -> Option<String> {
     let entries = if source.is_v4() { &compiled.lists_v4 } else { &compiled.lists_v6 };
     let says = longest(entries, source);
     let allowed = says.is_some_and(|says| says.allow != NO_RULE);
-    if let Some(says) = says {
-        if says.block != NO_RULE {
-            let list = compiled.slots.name_of(says.block).unwrap_or("list/?");
-            let list = list.split_once('/').map_or(list, |(_, name)| name);
-            return Some(format!("{who} would be dropped: {} is on the block list `{list}`", session.client));
-        }
+    if let Some(says) = says
+        && says.block != NO_RULE
+    {
+        let list = compiled.slots.name_of(says.block).unwrap_or("list/?");
+        let list = list.split_once('/').map_or(list, |(_, name)| name);
+        return Some(format!("{who} would be dropped: {} is on the block list `{list}`", session.client));
     }
     if let Err(reason) = hygiene_verdict(&compiled, session, source) {
         return Some(format!("{who} would be dropped by hygiene: {reason}"));
