@@ -37,10 +37,7 @@ const TOOLS: [Tool; 7] = [
 ];
 
 /// Peers to measure against. The bench leaves out those that are missing.
-const PEERS: [Tool; 2] = [
-    tool("xdp-filter", "xdp-tools", "the XDP filter to compare with"),
-    tool("nft", "nftables", "the netfilter ruleset to compare with"),
-];
+const PEERS: [Tool; 1] = [tool("xdp-filter", "xdp-tools", "the XDP filter to compare with")];
 
 /// Debian's compiler with `core` for BPF.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm"];

@@ -39,6 +39,8 @@ pub fn guarded() -> (Guarded, Vec<String>) {
         ("/proc/net/route", gateways_v4 as fn(&str) -> Vec<IpAddr>),
         ("/proc/net/ipv6_route", gateways_v6),
         ("/etc/resolv.conf", resolvers),
+        // Where systemd-resolved answers on a loopback address, these are the servers that it asks.
+        ("/run/systemd/resolve/resolv.conf", resolvers),
     ] {
         match fs::read_to_string(path) {
             Ok(text) => {
