@@ -19,7 +19,7 @@ use aya::programs::{
 
 use super::{
     instance::Instance,
-    syscall::{LinkPlace, link_place},
+    syscall::{LinkPlace, detach_pinned, link_place},
 };
 use crate::{
     config::{OnAgentExit, XdpMode},
@@ -210,7 +210,7 @@ impl Links {
         }
         // No link, a stale one, or one in the wrong mode.
         for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
-            remove(stale)?;
+            unpin(stale)?;
         }
         let modes: &[(Mode, AyaMode)] = match wanted {
             XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
@@ -329,7 +329,7 @@ impl Links {
         });
         for (path, index) in link_pins(&self.directory) {
             if !keep.contains(&index) {
-                let _gone = fs::remove_file(path);
+                let _gone = unpin(&path);
             }
         }
     }
@@ -340,7 +340,7 @@ impl Links {
             detach_filter(&interface.name);
         }
         for (path, _) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
-            let _gone = fs::remove_file(path);
+            let _gone = unpin(&path);
         }
     }
 
@@ -382,6 +382,16 @@ fn remove(path: &Path) -> Result<(), LinkError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes a pin for good. A link of XDP is off its interface when this returns; without its last pin alone it would go some
+/// moments later, and be in the way of the next until then.
+fn unpin(path: &Path) -> Result<(), LinkError> {
+    if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"egress-")) {
+        // One whose interface is gone is off it already.
+        let _gone = detach_pinned(path);
+    }
+    remove(path)
 }
 
 /// The link we hold, or that is pinned at `path`.
