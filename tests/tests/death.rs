@@ -77,8 +77,9 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Defect 7: an agent's stop or crash that removes the protection.
 #[test]
-fn a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
+fn defect_7_a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
     let _alone = load_lock().unwrap();
     let world = World::new().unwrap();
     let mut agent = Agent::start(&world, POLICY).unwrap();
@@ -129,8 +130,9 @@ fn a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
     assert_eq!(agent.counter("ban").unwrap(), on_ban);
 }
 
+/// Defect 2: a limiter's state lost by a restart or a reload.
 #[test]
-fn a_bucket_is_as_full_after_a_death_as_before() {
+fn defect_2_a_bucket_is_as_full_after_a_death_as_before() {
     let world = World::new().unwrap();
     let mut agent = Agent::start(&world, POLICY).unwrap();
     let wire = Wire::open(&world).unwrap();

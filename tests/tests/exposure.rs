@@ -39,8 +39,9 @@ fn tally(agent: &Agent, name: &str) -> u64 {
     agent.status().unwrap().packets.tallies[name].packets
 }
 
+/// Defect 8: default-deny in native mode that drops ARP and the operator's own SSH.
 #[test]
-fn sessions_from_before_the_start_live_on() {
+fn defect_8_sessions_from_before_the_start_live_on() {
     let world = World::new().unwrap();
     let _servers = [22, 2222].map(|port| Echo::tcp(&world.host, port).unwrap());
     let _outside = Echo::tcp(&world.client, 443).unwrap();
