@@ -50,7 +50,7 @@ const LINKER_VERSION: &str = "^0.13";
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// The newest cargo-binstall that Rust 1.95 compiles.
-const BINSTALL: [&str; 5] = ["install", "cargo-binstall", "--version", "1.24.0", "--locked"];
+const BINSTALL: [&str; 5] = ["install", "cargo-binstall", "--version", "1.21.1", "--locked"];
 
 /// Everything that building, testing and the demo need.
 pub(crate) fn all() -> Result<()> {
