@@ -169,7 +169,15 @@ pub enum Network {
 /// Reads `frame` into `headers`.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, DropReason> {
-    headers.length = frame.readable();
+    let network = ethernet(frame, headers);
+    if headers.length == 0 {
+        headers.length = frame.length();
+    }
+    network
+}
+
+#[inline(always)]
+fn ethernet<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, DropReason> {
     let ethernet: Ethernet = frame.load(0).ok_or(DropReason::Truncated)?;
     let mut ethertype = u16::from_be(ethernet.ethertype);
     let mut offset = size_of::<Ethernet>();
