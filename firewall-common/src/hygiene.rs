@@ -1,7 +1,6 @@
 //! Packets that no honest stack sends, judged by their headers alone.
 
 use crate::{
-    address::Addr,
     packet::{Fragment, Headers, protocol},
     verdict::DropReason,
 };
@@ -165,15 +164,10 @@ pub fn control(headers: &Headers) -> Option<Control> {
     }
 }
 
-/// Whether `address` is one that only a link's own hosts use: fe80::/10.
-#[inline(always)]
-pub fn is_link_local_v6(address: &Addr) -> bool {
-    address.halves().0 >> 54 == 0xfe80 >> 6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Addr;
     use flag::*;
 
     #[test]

@@ -1,11 +1,6 @@
 //! Rate rules and the table of their buckets.
 
-use crate::{
-    address::{Addr, V4_OFFSET},
-    packet::Headers,
-    pod,
-    token_bucket::Limit,
-};
+use crate::{address::Addr, packet::Headers, pod, token_bucket::Limit};
 
 /// A rate rule, compiled. It applies where [`crate::port::PortPolicy::rates`] says so.
 #[repr(C)]
@@ -64,12 +59,6 @@ impl RateRule {
         }
     }
 }
-
-/// Default prefix lengths of [`Key::Source`].
-pub const SOURCE_V4: u8 = 128;
-pub const SOURCE_V6: u8 = 64;
-/// IPv4 prefix lengths are counted from here in the 128-bit space.
-pub const SOURCE_V4_OFFSET: u8 = V4_OFFSET;
 
 /// Buckets in a set.
 pub const SET_LEN: usize = 8;
