@@ -147,10 +147,10 @@ fn reachable(
     allowed: bool,
 ) -> Result<(), Condemned> {
     // Later fragments have no ports; without their first fragment the stack drops them.
-    if headers.fragment == Fragment::Later {
+    if headers.fragment == Fragment::Later || control.is_some() {
         return Ok(());
     }
-    let hidden = has_stage(stage::EXPOSURE) && port.flags & flag::EXPOSED == 0 && !allowed && control.is_none();
+    let hidden = has_stage(stage::EXPOSURE) && port.flags & flag::EXPOSED == 0 && !allowed;
     let reflected = has_stage(stage::HYGIENE)
         && policy!(hygiene) & check::REFLECTION != 0
         && headers.protocol == protocol::UDP
