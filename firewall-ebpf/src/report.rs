@@ -27,9 +27,16 @@ const NO_WAKEUP: u64 = 1;
 #[inline(always)]
 pub(crate) fn passed(packet: &XdpFrame<'_>, headers: &Headers, reason: PassReason) {
     tally(Tally::Passed, headers.length);
-    match reason {
-        PassReason::Judged => {}
-        PassReason::NonIp => tally(Tally::NonIp, headers.length),
+    let way = match reason {
+        PassReason::NonIp => Some(Tally::NonIp),
+        PassReason::Control => Some(Tally::Control),
+        PassReason::Reply => Some(Tally::Reply),
+        PassReason::ReplySocket => Some(Tally::ReplySocket),
+        PassReason::Allowed => Some(Tally::Allowed),
+        PassReason::Judged => None,
+    };
+    if let Some(way) = way {
+        tally(way, headers.length);
     }
     if has_stage(stage::TRACE) {
         debug!(packet.ctx, "pass: {} bytes", headers.length);
