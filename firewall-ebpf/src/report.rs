@@ -119,6 +119,10 @@ extern "C" fn portcullis_event(ctx: *mut xdp_md, headers: *const Headers, id: u6
         return 0;
     }
     if !within_budget(jiffies) {
+        if known {
+            // SAFETY: as above.
+            atomic::add(unsafe { &raw mut (*slot).merged }, 1);
+        }
         return 0;
     }
     // SAFETY: as above.
@@ -131,6 +135,9 @@ extern "C" fn portcullis_event(ctx: *mut xdp_md, headers: *const Headers, id: u6
     };
     let Some(mut record) = EVENTS.reserve::<Event>(0) else {
         tally(Tally::EventLost, 0);
+        // What it stood for, the next one tells.
+        // SAFETY: as above.
+        atomic::add(unsafe { &raw mut (*slot).merged }, count);
         return 0;
     };
     record.write(Event {

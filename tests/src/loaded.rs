@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use firewall_common::{
     counter::{Counter, DROPPED, MONITORED, RULES, TABLE_LEN, Tally, derive},
-    event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
+    event::{Event, SAMPLE_BUDGET, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     verdict::DropReason,
 };
 use firewall_user::{
@@ -129,6 +129,16 @@ impl Loaded {
         let mut budgets = PerCpuArray::<_, SampleBudget>::try_from(budgets)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| source)?;
         budgets.set(0, PerCpuValues::try_from(vec![SampleBudget::default(); cpus])?, 0)?;
+        Ok(())
+    }
+
+    /// Leaves no event in the budget of any CPU until its window ends.
+    pub fn spend_budget(&mut self) -> Result<()> {
+        let budgets = self.instance.ebpf().map_mut("SAMPLE_BUDGETS").context("no table of budgets")?;
+        let mut budgets = PerCpuArray::<_, SampleBudget>::try_from(budgets)?;
+        let spent = |budget: &SampleBudget| SampleBudget { sent: SAMPLE_BUDGET, ..*budget };
+        let values: Vec<SampleBudget> = budgets.get(&0, 0)?.iter().map(spent).collect();
+        budgets.set(0, PerCpuValues::try_from(values)?, 0)?;
         Ok(())
     }
 
