@@ -176,7 +176,8 @@ fn what_is_read_is_what_the_parser_reads_on_the_host() {
 fn less_than_a_header_is_truncated() {
     let frame = V4.frame().tcp(40000, 80).build();
     for length in 0..14 {
-        let read = parse(&Plain(&frame[..length]), &mut Headers::EMPTY);
+        let mut headers = Headers::EMPTY;
+        let read = parse(&Plain(&frame[..length]), &mut headers);
         assert_eq!(read, Err(DropReason::Truncated), "{length} bytes");
     }
 }
