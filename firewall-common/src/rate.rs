@@ -95,3 +95,26 @@ const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Sources that share a set under one seed do not under another, for both families.
+        #[test]
+        fn collisions_are_the_seeds(one: u64, other: u64, id: u64, v4: bool) {
+            prop_assume!(one | 1 != other | 1);
+            let source = |number: u32| match v4 {
+                true => Addr::v4(number.to_be()),
+                false => Addr::from_halves(0x2001_0db8 << 32 | u64::from(number), 0),
+            };
+            let set = |seed, number| (hash(seed, id, &source(number)) >> 32) & 0xff;
+            let collides = |seed, number: &u32| set(seed, *number) == set(seed, 0);
+            let colliding = (1..4000).filter(|number| collides(one, number)).count();
+            let again = (1..4000).filter(|number| collides(one, number) && collides(other, number)).count();
+            prop_assert!(colliding < 100 && again < 10, "{colliding} and {again}");
+        }
+    }
+}

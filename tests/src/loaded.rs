@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use firewall_common::{
     counter::{Counter, DROPPED, MONITORED, RULES, TABLE_LEN, Tally, derive},
     event::{Event, SAMPLE_BUDGET, SAMPLE_SLOTS, SampleBudget, SampleSlot},
+    flow::FlowKey,
     verdict::DropReason,
 };
 use firewall_user::{
@@ -87,6 +88,18 @@ impl Loaded {
     pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Run> {
         let program = self.instance.xdp().fd()?.try_clone()?;
         Ok(test_run(program.as_fd(), frame, repeat)?)
+    }
+
+    /// Lets a frame leave: runs the egress program on it.
+    pub fn leave(&mut self, frame: &[u8]) -> Result<()> {
+        let program = self.instance.egress().fd()?.try_clone()?;
+        test_run(program.as_fd(), frame, 1)?;
+        Ok(())
+    }
+
+    /// The table of flows, with the time at which the last packet of each left.
+    pub fn flows(&mut self) -> Result<HashMap<&mut MapData, FlowKey, u64>> {
+        Ok(self.instance.ebpf().map_mut("FLOWS").context("no table of flows")?.try_into()?)
     }
 
     /// A descriptor of the program, for other threads.
