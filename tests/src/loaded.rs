@@ -14,6 +14,7 @@ use firewall_common::{
     counter::{Counter, DROPPED, MONITORED, RULES, TABLE_LEN, Tally, derive},
     event::{Event, SAMPLE_BUDGET, SAMPLE_SLOTS, SampleBudget, SampleSlot},
     flow::FlowKey,
+    policy::Policy,
     verdict::DropReason,
 };
 use firewall_user::{
@@ -72,6 +73,13 @@ impl Loaded {
             let _gone = std::fs::remove_dir_all(&directory);
         })?;
         Ok(Self { compiled, config, instance, shared, directory, ring })
+    }
+
+    /// Loads the program anew, with other switches.
+    pub fn switch(&mut self, policy: Policy) -> Result<()> {
+        self.compiled.policy = policy;
+        self.instance = Instance::load(&self.compiled, &self.directory, &self.config.dmz.tables, None)?;
+        Ok(())
     }
 
     /// Judges one packet.

@@ -4,6 +4,7 @@
 use firewall_common::{
     hygiene::control,
     packet::{Headers, Network, parse},
+    policy::{Policy, stage},
     verdict::DropReason,
 };
 use tests::{
@@ -168,6 +169,24 @@ fn what_is_read_is_what_the_parser_reads_on_the_host() {
             let also = (headers.protocol, headers.tcp_flags, headers.icmp_type, headers.icmp_code);
             assert_eq!((told, more), (read, also), "frame {number}: {frame:02x?}");
         }
+    }
+}
+
+/// The verifier knows a policy's switches, so it sees another program for each: it must take them all.
+#[test]
+fn every_policy_loads() {
+    let mut bench = Bench::new("");
+    let mut random = Random::new();
+    let policy = bench.loaded.compiled.policy;
+    for number in 0..60 {
+        let bits = match number {
+            0 => 0,
+            1 => u64::MAX,
+            _ => random.next(),
+        };
+        let [stages, hygiene, monitor] = [0, 16, 32].map(|shift| (bits >> shift) as u32 & 0xffff);
+        let policy = Policy { stages: stages & !stage::TRACE, hygiene, monitor, ..policy };
+        bench.loaded.switch(policy).unwrap_or_else(|error| panic!("{policy:?}: {error:#}"));
     }
 }
 
