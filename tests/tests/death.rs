@@ -77,7 +77,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Defect 7: an agent's stop or crash that removes the protection.
+/// Defect 7: a crash of the agent that removes the protection.
 #[test]
 fn defect_7_a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
     let _alone = load_lock().unwrap();
@@ -240,6 +240,21 @@ fn bans_survive_a_reboot() {
         assert_same_bans(&banned, &bans(&agent));
         assert!(!passes("198.18.0.9") && !passes("198.18.79.255") && passes("198.18.80.0") && passes("198.18.0.10"));
     }
+}
+
+/// Who knew the seed could choose sources whose buckets collide.
+#[test]
+fn the_seed_of_hashes_is_drawn_with_the_maps_and_lasts_as_long() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start(&world, POLICY).unwrap();
+    let seed = |agent: &Agent| Shared::open(&pins(agent), 0).unwrap().control().unwrap().seed;
+    let first = seed(&agent);
+    agent.restart().unwrap();
+    assert_eq!(seed(&agent), first);
+    agent.terminate().unwrap();
+    agent.detach().unwrap();
+    agent.launch(&[]).unwrap();
+    assert_ne!(seed(&agent), first);
 }
 
 #[test]

@@ -296,7 +296,7 @@ fn fifty_reloads_under_load_and_no_packet_between_two_policies() {
     assert!(median < LIVE_WITHIN, "a reload took {median:?}");
 }
 
-/// Defect 2: removed rules that stay live after a reload; counters lost by one.
+/// Defect 2: what was removed stays live after a reload; counters are lost.
 #[test]
 fn defect_2_an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_more() {
     let world = World::new().unwrap();
@@ -336,6 +336,41 @@ fn defect_2_an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_m
     assert_eq!(after.generation, before.generation);
     let error = after.reloads.last_error.unwrap_or_default();
     assert!(error.contains("hosts.txt:2:"), "{error}");
+}
+
+/// Defect 2: limiter state lost or stale after a reload.
+#[test]
+fn defect_2_a_bucket_goes_on_as_long_as_its_rate_does() {
+    let world = World::new().unwrap();
+    let rate = |name: &str, packets: u32, more: &str| {
+        format!(
+            "interfaces = [\"eth0\"]\n{more}[[dmz.rate]]\nname = \"{name}\"\nper = \"source\"\n\
+             ports = [\"7000/udp\"]\npackets = \"{packets}/h\"\n"
+        )
+    };
+    let agent = Agent::start(&world, &rate("slow", 20, "")).unwrap();
+    let wire = Wire::open(&world).unwrap();
+    let frames: Vec<Vec<u8>> =
+        (0..30).map(|port| Frame::v4("198.51.100.9", HOST_V4).udp(20_000 + port, 7000).build()).collect();
+    let reload = |config: &str| {
+        let before = agent.status().unwrap();
+        agent.edit_config(config).unwrap();
+        assert_eq!(agent.wait_reload(&before).unwrap().reloads.last_error, None);
+    };
+    assert_eq!(wire.passed(&frames).unwrap(), 20);
+    let list = "[[dmz.list]]\nname = \"new\"\naction = \"block\"\nprefixes = [\"203.0.113.0/24\"]\n";
+    reload(&rate("slow", 20, list));
+    assert_eq!(wire.passed(&frames).unwrap(), 0, "something else changed, the rate did not");
+    reload(&rate("slow", 10, list));
+    assert_eq!(wire.passed(&frames).unwrap(), 10, "another rate of the same name");
+    reload(&rate("other", 10, list));
+    assert_eq!(wire.passed(&frames).unwrap(), 10, "another name");
+    let status = agent.status().unwrap();
+    let rates: Vec<_> = status.rules.iter().filter(|rule| rule.kind == "rate").collect();
+    assert_eq!(
+        rates.iter().map(|rule| (rule.name.as_str(), rule.matched.packets)).collect::<Vec<_>>(),
+        [("other", 20)]
+    );
 }
 
 #[test]
