@@ -163,7 +163,7 @@ fn a_reload_keeps_opens_and_removes_sinks() {
     let error = sinks.reconfigure(&to_file(directory.path())).unwrap_err();
     assert!(error.to_string().contains(&directory.path().display().to_string()), "{error}");
     sinks.send(sample());
-    // The file has been moved by someone else: a reload makes a new one.
+    // The file has been moved by someone else: the next event makes a new one.
     while sinks.counts().delivered < 2 {
         std::thread::sleep(Duration::from_millis(1));
     }
