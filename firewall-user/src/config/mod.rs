@@ -17,9 +17,10 @@ mod tests;
 pub mod units;
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::Read as _,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -98,7 +99,9 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
 
 /// The bytes of a file, unless there are more than `limit`; otherwise why not.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    // A pipe that nobody writes to must not hold up the agent; a file ignores this.
+    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = open.map_err(|error| error.to_string())?;
     let about = file.metadata().map_err(|error| error.to_string())?;
     if about.is_dir() {
         return Err("it is a directory".to_owned());

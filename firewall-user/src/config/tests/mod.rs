@@ -398,6 +398,13 @@ fn files_that_cannot_be_read() {
     std::fs::write(&path, b"interfaces = [\"eth0\"]\n# caf\xe9\n").unwrap();
     assert_eq!(problem(&path), (2, 6, "the configuration is not UTF-8 here".to_owned()));
 
+    // Opening a pipe that nobody writes to would wait for ever.
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let irregular = "cannot read the configuration: it is not a regular file";
+    assert_eq!(problem(&pipe), (1, 1, irregular.to_owned()));
+    assert_eq!(problem(Path::new("/dev/zero")), (1, 1, irregular.to_owned()));
+
     let list = "interfaces = [\"eth0\"]\ndmz.list = [{ name = \"a\", action = \"block\", file = \"drop.txt\" }]";
     let path = folder.path().join("list.toml");
     std::fs::write(&path, list).unwrap();
