@@ -3,7 +3,7 @@
 //! In: a source text, a place in it, a message. Out: [`Errors`], as a report for people or as values for `--json`. All
 //! text of a file is made harmless for terminals before it is shown: list files come from strangers.
 
-use std::{fmt, io::IsTerminal as _, ops::Range, sync::Arc};
+use std::{fmt, io::IsTerminal as _, ops::Range, path::PathBuf, sync::Arc};
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
@@ -42,12 +42,19 @@ impl std::error::Error for Invalid {}
 #[derive(Clone, Debug)]
 pub struct Errors {
     problems: Vec<Problem>,
+    files: Vec<PathBuf>,
 }
 
 impl Errors {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    /// `files`: the configuration, and the list files it names.
+    pub(super) fn new(problems: Vec<Problem>, files: Vec<PathBuf>) -> Self {
         debug_assert!(!problems.is_empty(), "no errors at all");
-        Self { problems }
+        Self { problems, files }
+    }
+
+    /// Every file that was read, or should have been: a change of one of them may put things right.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// In order: the configuration file's by place, then each list file's.
@@ -370,7 +377,7 @@ mod tests {
         let at = source.text.find('5').unwrap();
         let problem = Problem::new(&source, at..at + 1, "no");
         assert_eq!((problem.line, problem.column), (2, 8));
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         assert!(report.contains("[file:2:8]"), "{report}");
         assert!(report.contains("1 error\n"), "{report}");
     }
@@ -381,7 +388,7 @@ mod tests {
             let source = Source::new("file", text);
             for start in 0..8 {
                 for end in start..8 {
-                    let errors = Errors::new(vec![Problem::new(&source, start..end, "no").also(0..1, "here")]);
+                    let errors = Errors::new(vec![Problem::new(&source, start..end, "no").also(0..1, "here")], vec![]);
                     let report = errors.report(false);
                     assert!(report.contains("[file:"), "{text:?} {start}..{end}: {report}");
                 }
@@ -395,7 +402,7 @@ mod tests {
         assert_eq!(span, 6..12);
         let problem = Problem::new(&source, 6..12, "bad").help("good".to_owned());
         assert_eq!((problem.line, problem.column), (500_000, 1));
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         for part in ["[list:500000:1]", "499999 │ first", "500000 │ second", "500001 │ third", "help: good"] {
             assert!(report.contains(part), "{part} in {report}");
         }
@@ -411,7 +418,7 @@ mod tests {
         assert_eq!((problem.line, problem.column, problem.offset()), (2, 100_003, at));
         assert!(problem.is_in(&source));
         assert_eq!(problem.message, "no (the other: line 1, column 4)");
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         assert!(report.contains("[file:2:100003]") && report.contains("ü=xabcd"), "{report}");
         assert!(report.len() < 4000, "{report}");
     }
