@@ -262,7 +262,7 @@ impl Core {
         if compiled == self.compiled && same_place {
             self.config = config;
             self.warn("restart", late);
-            return Ok(false);
+            return Ok(events.is_some());
         }
         compiled.policy.generation = generation.wrapping_add(1);
         if let Err(error) = self.swap(config, compiled, &interfaces) {
