@@ -105,7 +105,7 @@ fn file_prefixes(
     match text {
         Ok(text) => {
             let parsed = parse_file(&shown, &text, family, action);
-            parsed.problems.into_iter().for_each(|problem| context.push(problem));
+            parsed.problems.into_iter().for_each(|problem| context.push(|| problem));
             parsed.prefixes
         }
         Err(cause) => {
@@ -149,11 +149,7 @@ fn parse_file(name: &str, text: &str, family: Option<Family>, action: Option<Lis
         }
         offset += line.len() + 1;
     }
-    if let Some((mut problem, count)) = rest {
-        let lines = if count == 1 { "line" } else { "lines" };
-        problem.message = format!("{count} more wrong {lines}, of which this is the first");
-        problems.push(problem.count(count));
-    }
+    problems.extend(rest.map(|(first, count)| first.rest("wrong lines", count)));
     Parsed { prefixes, problems }
 }
 

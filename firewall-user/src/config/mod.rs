@@ -42,7 +42,8 @@ const MAX_FILE: u64 = 16 << 20;
 pub struct Overrides {
     /// Not empty: replaces [`Config::interfaces`].
     pub interfaces: Vec<String>,
-    /// Without a file at the path, the defaults are the configuration.
+    /// Without a file at the path, the defaults are the configuration. For an agent that never read one: a file that was
+    /// removed does not stand for the defaults.
     pub file_is_optional: bool,
 }
 
@@ -93,6 +94,7 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
     }
     // Those of list files stay behind, in the order they were read.
     problems.sort_by_key(|problem| if problem.is_in(&source) { (0, problem.offset()) } else { (1, 0) });
+    problems.extend(rest);
     Err(Errors::new(problems, config.files))
 }
 
@@ -102,8 +104,8 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = open.map_err(|error| error.to_string())?;
     let about = file.metadata().map_err(|error| error.to_string())?;
-    if about.is_dir() {
-        return Err("it is a directory".to_owned());
+    if !about.is_file() {
+        return Err(if about.is_dir() { "it is a directory" } else { "it is not a regular file" }.to_owned());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(about.len().min(limit)).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
