@@ -57,7 +57,7 @@ pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, ove
         OnAgentExit::Keep,
     );
     let dmz = dmz(root.table("dmz"), folder, &mut files);
-    let events = events(root.table("events"), folder);
+    let events = events(root.table("events"), folder, &files);
     let metrics = metrics(root.table("metrics"));
     let control_group = control_group(root.table("control"));
     root.finish();
@@ -238,9 +238,19 @@ fn tables(table: Table<'_>) -> Tables {
     tables
 }
 
-fn events(table: Table<'_>, folder: &Path) -> Events {
+/// `files` are those that the configuration is read from.
+fn events(table: Table<'_>, folder: &Path, files: &[PathBuf]) -> Events {
     let (stdout, journald) = (table.switch("stdout", true), table.switch("journald", false));
-    let file = table.get("file").and_then(|value| event_file(value, folder));
+    let place = table.get("file");
+    let file = place.clone().and_then(|value| event_file(value, folder));
+    if let (Some(place), Some(file)) = (place, &file)
+        && std::path::absolute(&file.path).is_ok_and(|path| files.contains(&path))
+    {
+        place.problem(
+            "events would be written into a file that is read here",
+            "give them a file of their own".to_owned(),
+        );
+    }
     table.finish();
     Events { stdout, journald, file }
 }

@@ -435,6 +435,22 @@ fn errors_know_the_files_that_may_put_them_right() {
     assert_eq!(files(), std::slice::from_ref(&path));
 }
 
+#[test]
+fn events_do_not_go_into_a_file_that_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.toml");
+    std::fs::write(folder.path().join("drop.txt"), "").unwrap();
+    for file in ["portcullis.toml", "drop.txt"] {
+        let text = format!(
+            "interfaces = [\"eth0\"]\nevents.file = \"{file}\"\ndmz.list = [{{ name = \"a\", action = \"block\", file = \
+             \"drop.txt\" }}]"
+        );
+        std::fs::write(&path, &text).unwrap();
+        let message = "events would be written into a file that is read here";
+        assert_problems(&text, load(&path, &Overrides::default()), &[(2, 15, message, "a file of their own")]);
+    }
+}
+
 /// Such as a list that was given in the place of the configuration. The clock is what tells here: once, each error looked
 /// through the whole text.
 #[test]
