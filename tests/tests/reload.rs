@@ -374,6 +374,52 @@ fn defect_2_a_bucket_goes_on_as_long_as_its_rate_does() {
 }
 
 #[test]
+fn files_that_are_replaced_with_their_folder_or_behind_a_link_are_live_at_once() {
+    let world = World::new().unwrap();
+    let agent = Agent::start_with(&world, &Policy::A.text(), &[("both.txt", ""), ("hosts.txt", "")]).unwrap();
+    let text = |file: &str| Policy::A.text().replace("hosts.txt", file);
+    let path = |name: &str| agent.directory().join(name);
+    let entries = || agent.lists().unwrap().iter().find(|list| list.name == "hosts").unwrap().prefixes;
+    let live = |wanted: u64, what: &str| {
+        let began = Instant::now();
+        while entries() != wanted || agent.status().unwrap().reloads.last_error.is_some() {
+            assert!(began.elapsed() < LIVE_WITHIN, "{what}: {:#?}", agent.status().unwrap().reloads);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let prefixes = |count: u8| (0..count).map(|n| format!("203.0.113.{n}\n")).collect::<String>();
+
+    // A list that is missing is refused, and taken up when it comes.
+    let before = agent.status().unwrap();
+    agent.edit_config(&text("lists/hosts.txt")).unwrap();
+    assert!(agent.wait_reload(&before).unwrap().reloads.last_error.is_some());
+    fs::create_dir(path("lists")).unwrap();
+    agent.write("lists/hosts.txt", &prefixes(1)).unwrap();
+    live(1, "a list that was missing");
+    agent.write("lists/hosts.txt", "rubbish").unwrap();
+    std::thread::sleep(LIVE_WITHIN / 2);
+    agent.write("lists/hosts.txt", &prefixes(2)).unwrap();
+    live(2, "a list that was wrong");
+    fs::remove_dir_all(path("lists")).unwrap();
+    std::thread::sleep(LIVE_WITHIN / 2);
+    fs::create_dir(path("lists")).unwrap();
+    agent.write("lists/hosts.txt", &prefixes(3)).unwrap();
+    live(3, "a folder that was removed");
+    agent.write("lists/hosts.txt", &prefixes(4)).unwrap();
+    live(4, "the folder made anew");
+    fs::create_dir(path("next")).unwrap();
+    agent.write("next/hosts.txt", &prefixes(5)).unwrap();
+    fs::rename(path("lists"), path("last")).unwrap();
+    std::os::unix::fs::symlink("next", path("lists")).unwrap();
+    live(5, "a link in the place of the folder");
+    agent.write("next/hosts.txt", &prefixes(6)).unwrap();
+    live(6, "a file behind the link");
+    std::os::unix::fs::symlink("last", path("swap")).unwrap();
+    fs::rename(path("swap"), path("lists")).unwrap();
+    live(4, "the link swapped");
+}
+
+#[test]
 fn a_million_prefixes_load_and_reload() {
     let _alone = load_lock().unwrap();
     let world = World::new().unwrap();
