@@ -291,7 +291,9 @@ fn whoever_would_lock_himself_out_is_warned() {
     };
     assert!(check("198.51.100.7", 22).contains("not exposed"), "{}", check("198.51.100.7", 22));
     assert!(check("203.0.113.7", 22).contains("block list `bad`"));
-    assert!(check("127.0.0.1", 22).contains("hygiene"));
+    assert!(check("240.0.0.1", 22).contains("hygiene"));
+    // Over the loopback interface: nothing judges that.
+    assert!(!check("127.0.0.1", 22).contains("session") && !check(HOST_V4, 22).contains("session"));
     agent.edit_config(&POLICY.replace("6000/udp", "22/tcp")).unwrap();
     assert!(!check("198.51.100.7", 22).contains("session"));
     assert!(check("198.51.100.7", 2222).contains("\"2222/tcp\""));
