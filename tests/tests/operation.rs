@@ -230,7 +230,11 @@ fn programs_of_others_stay() {
 #[test]
 fn there_is_one_agent_of_a_name() {
     let world = World::new().unwrap();
-    let agent = Agent::start(&world, POLICY).unwrap();
+    let taken = world.host.enter(|| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let metrics = format!("{POLICY}[metrics]\nlisten = \"127.0.0.1:{port}\"\n");
+    let agent = Agent::start(&world, &metrics).unwrap();
     let output = finish(run_command(&agent, &[]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");

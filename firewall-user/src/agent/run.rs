@@ -69,14 +69,14 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
     }
     let group = control_group(config.control_group.as_deref())?;
     // What may be in use by another is taken before anything changes in the kernel.
-    let scraped = match config.metrics {
-        Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
-        None => None,
-    };
-    let listener = control::bind(&paths.socket(), group)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let socket = paths.socket();
+    let listener = control::bind(&socket, group)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
+        let scraped = match config.metrics {
+            Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
+            None => None,
+        };
         let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm);
         let service = Service::new(core?);
         serve(service, listener, group, scraped).await
