@@ -73,7 +73,7 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
-    detached.warnings = offloads::restore(paths).iter().map(ToString::to_string).collect();
+    detached.warnings = offloads::restore(paths, &[]).iter().map(ToString::to_string).collect();
     Ok(detached)
 }
 

@@ -23,7 +23,7 @@ use super::{
     core::{Core, CoreError},
     drain::Drain,
     files::Files,
-    lockout, offloads, preflight,
+    lockout, preflight,
     service::Service,
 };
 use crate::{
@@ -283,9 +283,7 @@ fn shut_down(service: &Service) {
     // What was there before an unconfirmed policy is not for that policy to end.
     if confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
         core.links.detach_others(&[]);
-        for error in offloads::restore(&core.paths) {
-            tracing::warn!("{error}");
-        }
+        core.restore_offloads();
     }
     let counts = core.sinks.close();
     if counts.lost > 0 {

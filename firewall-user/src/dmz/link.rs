@@ -357,6 +357,12 @@ impl Links {
         Some((attached.mode, xdp, egress))
     }
 
+    /// Every interface that we, or an agent before us, are attached to.
+    pub fn indices(&self) -> Vec<u32> {
+        let pinned = link_pins(&self.directory).into_iter().map(|(_, index)| index);
+        self.attached.values().map(|attached| attached.interface.index).chain(pinned).collect()
+    }
+
     /// Index of the interface that we are attached to under this name.
     pub fn index_of(&self, name: &str) -> Option<u32> {
         self.attached.get(name).map(|attached| attached.interface.index)
