@@ -381,6 +381,17 @@ pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
     entries.filter_map(Result::ok).filter_map(|entry| pin(entry.path())).collect()
 }
 
+/// The interfaces that pinned links in `directory` hold a program on, whoever left them.
+pub fn pinned_interfaces(directory: &Path) -> Vec<String> {
+    let is_xdp = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xdp-"));
+    let name = |(path, index): (PathBuf, u32)| {
+        let at_work = is_xdp(&path) && place(&Held::Pinned(path)).is_some_and(|place| place.interface == index);
+        let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+        at_work.then_some(name)
+    };
+    link_pins(directory).into_iter().filter_map(name).collect()
+}
+
 fn remove(path: &Path) -> Result<(), LinkError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
