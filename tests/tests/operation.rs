@@ -198,6 +198,87 @@ fn attach(program: &OwnedFd, index: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether the host's end has these offloads on.
+fn offloads(world: &World, interface: &str) -> [bool; 2] {
+    let text = world.host.run("ethtool", &["-k", interface]).unwrap();
+    ["generic-receive-offload: on", "rx-vlan-offload: on"].map(|line| text.contains(line))
+}
+
+#[test]
+fn offloads_are_off_only_where_we_are() {
+    let world = World::new().unwrap();
+    world.add_link("eth9", 1500).unwrap();
+    for interface in [INTERFACE, "eth9"] {
+        world.host.run("ethtool", &["-K", interface, "gro", "on", "rxvlan", "on"]).unwrap();
+    }
+    let both = POLICY.replace("[\"eth0\"]", "[\"eth0\", \"eth9\"]\nxdp_mode = \"generic\"");
+    let mut agent = Agent::prepare(&world, &both, &[]).unwrap();
+    // A start that fails, and one that nobody confirms.
+    refusal(&agent, &["--interface", "eth0", "--interface", "lo"]);
+    assert_eq!(offloads(&world, INTERFACE), [true, true]);
+    agent.launch(&["--confirm", "1s"]).unwrap();
+    assert_eq!(offloads(&world, INTERFACE), [false, false]);
+    wait_until("gone", || agent.status().is_err());
+    agent.kill9().unwrap();
+    assert_eq!([offloads(&world, INTERFACE), offloads(&world, "eth9")], [[true, true]; 2]);
+    // An interface that a reload lets go; the other one stays as it is.
+    agent.launch(&[]).unwrap();
+    assert_eq!(offloads(&world, "eth9"), [false, false]);
+    agent.edit_config(&both.replace(", \"eth9\"", "")).unwrap();
+    agent.reload().unwrap();
+    assert_eq!([offloads(&world, INTERFACE), offloads(&world, "eth9")], [[false, false], [true, true]]);
+    agent.detach().unwrap();
+    assert_eq!(offloads(&world, INTERFACE), [true, true]);
+}
+
+#[test]
+fn detach_stops_an_agent_that_does_not_answer() {
+    let world = World::new().unwrap();
+    let agent = Agent::start(&world, &format!("on_agent_exit = \"detach\"\n{POLICY}")).unwrap();
+    agent.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // It cannot stop: then it is not said that nothing filters.
+    let output = finish(agent.command(&["detach"]).unwrap());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not stop") && said.contains("kill -9"), "{said}");
+    assert!(has_xdp(&world) && pins(&agent).exists());
+    agent.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
+    agent.detach().unwrap();
+    assert!(!has_xdp(&world) && !pins(&agent).exists());
+}
+
+#[test]
+fn the_status_of_a_dead_agent_tells_what_goes_on() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start(&world, POLICY).unwrap();
+    let status = |agent: &Agent| {
+        let output = finish(agent.command(&["status"]).unwrap());
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    agent.kill9().unwrap();
+    let said = status(&agent);
+    assert!(said.contains("the last policy goes on without its agent on eth0: no agent is running"), "{said}");
+    agent.detach().unwrap();
+    let said = status(&agent);
+    assert!(said.starts_with("portcullis: no agent is running"), "{said}");
+}
+
+#[test]
+fn a_moved_event_file_is_made_anew_by_a_reload() {
+    let world = World::new().unwrap();
+    let agent = Agent::prepare(&world, POLICY, &[]).unwrap();
+    let file = agent.directory().join("events.jsonl");
+    let sink = format!("{POLICY}[events]\nstdout = false\nfile = {{ path = {file:?} }}\n");
+    agent.edit_config(&sink).unwrap();
+    let mut agent = agent;
+    agent.launch(&[]).unwrap();
+    fs::rename(&file, file.with_extension("moved")).unwrap();
+    agent.reload().unwrap();
+    assert!(!Wire::open(&world).unwrap().passes(&blocked()).unwrap());
+    wait_until("written", || fs::read_to_string(&file).is_ok_and(|text| text.contains("block-list")));
+}
+
 #[test]
 fn programs_of_others_stay() {
     let world = World::new().unwrap();

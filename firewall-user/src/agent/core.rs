@@ -219,10 +219,9 @@ impl Core {
         let mut compiled = compile::compile(&config, &self.compiled.slots)?;
         let generation = self.compiled.policy.generation;
         complete(&mut compiled, &interfaces, generation, self.trace);
-        let events = (config.events != self.config.events).then(|| self.config.events.clone());
-        if events.is_some() {
-            self.sinks.reconfigure(&config.events)?;
-        }
+        // The same ones, too: a file may have been moved.
+        self.sinks.reconfigure(&config.events)?;
+        let events = self.config.events.clone();
         let late = (config.metrics, config.control_group.clone()) != self.bound;
         let late =
             late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
@@ -237,7 +236,7 @@ impl Core {
         }
         compiled.policy.generation = generation.wrapping_add(1);
         if let Err(error) = self.swap(config, compiled, &interfaces) {
-            if let Some(Err(back)) = events.map(|events| self.sinks.reconfigure(&events)) {
+            if let Err(back) = self.sinks.reconfigure(&events) {
                 tracing::error!("events do not go where they went before: {back}");
             }
             return Err(error);
