@@ -413,6 +413,41 @@ fn the_control_socket_is_for_root_and_the_group() {
 }
 
 #[test]
+fn an_interface_that_cannot_be_guarded_again_does_not_keep_others_from_it() {
+    let world = World::new().unwrap();
+    for name in ["eth8", "eth9"] {
+        world.add_link(name, 1500).unwrap();
+    }
+    let three = POLICY.replace("[\"eth0\"]", "[\"eth0\", \"eth8\", \"eth9\"]");
+    let agent = Agent::start(&world, &three).unwrap();
+    for name in ["eth8", "eth9"] {
+        world.host.ip(&format!("link del {name}")).unwrap();
+    }
+    wait_until("absent", || agent.status().unwrap().interfaces.iter().filter(|one| one.mode == "absent").count() == 2);
+    // It comes as one without Ethernet headers.
+    world.host.ip("tuntap add eth8 mode tun").unwrap();
+    world.add_link("eth9", 1500).unwrap();
+    let status = || agent.status().unwrap();
+    wait_until("attached", || status().interfaces[2].attached);
+    assert!(status().interfaces[0].attached && !status().interfaces[1].attached);
+    wait_until("warned of", || status().warnings.iter().any(|text| text.contains("eth8 is no Ethernet interface")));
+    // Of what went nothing stays pinned.
+    let links = || {
+        fs::read_dir(pins(&agent))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("xdp-"))
+    };
+    wait_until("tidied up", || links().count() <= 3);
+    for _ in 0..2 {
+        world.host.ip("link del eth9").unwrap();
+        wait_until("absent", || status().interfaces[2].mode == "absent");
+        world.add_link("eth9", 1500).unwrap();
+        wait_until("attached", || status().interfaces[2].attached);
+    }
+    assert!(links().count() <= 3, "{}", links().count());
+}
+
+#[test]
 fn an_interface_that_goes_and_comes_is_guarded_again() {
     let world = World::new().unwrap();
     let agent = Agent::start(&world, POLICY).unwrap();

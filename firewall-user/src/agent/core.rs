@@ -404,10 +404,15 @@ impl Core {
             .into_iter()
             .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
             .collect();
-        if !moved.is_empty() {
-            self.publish_names();
+        if moved.is_empty() {
+            return Ok(());
         }
-        self.attach_all(&moved)
+        self.publish_names();
+        // One that cannot be guarded must not keep another from it.
+        let results: Vec<_> = moved.iter().map(|interface| self.attach(interface)).collect();
+        // Links of those that went stay behind as pins.
+        self.detach_unnamed();
+        results.into_iter().collect()
     }
 
     fn refresh_guarded(&mut self) -> Result<(), CoreError> {
