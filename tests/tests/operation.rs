@@ -280,6 +280,25 @@ fn a_moved_event_file_is_made_anew_by_a_reload() {
 }
 
 #[test]
+fn an_agent_outlives_the_terminal_it_was_started_in() {
+    let world = World::new().unwrap();
+    let agent = Agent::prepare(&world, POLICY, &[]).unwrap();
+    let mut command = run_command(&agent, &[]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("attached", || agent.status().is_ok());
+    // Nobody reads what it says from now on.
+    drop((child.stdout.take(), child.stderr.take()));
+    agent.edit_config("nonsense").unwrap();
+    wait_until("refused", || agent.status().is_ok_and(|status| status.reloads.failed > 0));
+    assert!(!Wire::open(&world).unwrap().passes(&blocked()).unwrap());
+    agent.edit_config(&POLICY.replace("6000", "6001")).unwrap();
+    wait_until("in force", || agent.status().is_ok_and(|status| status.reloads.last_error.is_none()));
+    assert_eq!(child.try_wait().unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn programs_of_others_stay() {
     let world = World::new().unwrap();
     let index = world.host.interface_index(INTERFACE).unwrap();

@@ -48,6 +48,8 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Told on standard error, too: where that is gone, with the terminal we were started in, it would be a panic.
+        .log_internal_errors(false)
         .init();
 
     let (path, overrides) = (args.source.config(), args.source.overrides());
