@@ -282,3 +282,20 @@ fn maps_of_another_version_are_refused_and_left_at_work() {
     assert!(!has_xdp(&world) && !pins(&agent).exists());
     agent.launch(&[]).unwrap();
 }
+
+#[test]
+fn a_start_that_is_refused_leaves_the_tables_pinned() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start(&world, POLICY).unwrap();
+    agent.terminate().unwrap();
+    // Something of somebody else's in the place of a map, found after a table that would have been made anew.
+    let place = pins(&agent).join("GUARDED");
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    agent.edit_config(&format!("{POLICY}[dmz.tables]\nbans = 100\n")).unwrap();
+    assert!(agent.launch(&[]).unwrap_err().to_string().contains("not a map of ours"));
+    agent.kill9().unwrap();
+    assert!(pins(&agent).join("BANS").exists());
+    std::fs::remove_dir(&place).unwrap();
+    agent.launch(&[]).unwrap();
+}

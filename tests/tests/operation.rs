@@ -131,6 +131,20 @@ fn without_privileges_or_bpffs_it_says_what_to_do() {
         assert!(said.contains("only root") && said.contains("sudo"), "{mode}: {said}");
     }
     let mut command = run_command(&agent, &[]);
+    let age = || {
+        // The kernel then says of itself that it is 2.6 (UNAME26).
+        // SAFETY: a system call without pointers.
+        nix::errno::Errno::result(unsafe { libc::personality(0x002_0000) })?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only that system call is made.
+    unsafe { command.pre_exec(age) };
+    let output = finish(command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("this kernel is 2.6.") && said.contains("needs 6.1 or later"), "{said}");
+    assert!(!said.contains("KernelVersion"), "{said}");
+    let mut command = run_command(&agent, &[]);
     let unmount = || {
         use nix::{
             mount::{MntFlags, MsFlags, mount, umount2},
@@ -184,6 +198,91 @@ fn attach(program: &OwnedFd, index: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether the host's end has these offloads on.
+fn offloads(world: &World, interface: &str) -> [bool; 2] {
+    let text = world.host.run("ethtool", &["-k", interface]).unwrap();
+    ["generic-receive-offload: on", "rx-vlan-offload: on"].map(|line| text.contains(line))
+}
+
+#[test]
+fn offloads_are_off_only_where_we_are() {
+    let world = World::new().unwrap();
+    world.add_link("eth9", 1500).unwrap();
+    for interface in [INTERFACE, "eth9"] {
+        world.host.run("ethtool", &["-K", interface, "gro", "on", "rxvlan", "on"]).unwrap();
+    }
+    let both = POLICY.replace("[\"eth0\"]", "[\"eth0\", \"eth9\"]\nxdp_mode = \"generic\"");
+    let mut agent = Agent::prepare(&world, &both, &[]).unwrap();
+    // A start that fails, and one that nobody confirms.
+    refusal(&agent, &["--interface", "eth0", "--interface", "lo"]);
+    assert_eq!(offloads(&world, INTERFACE), [true, true]);
+    agent.launch(&["--confirm", "1s"]).unwrap();
+    assert_eq!(offloads(&world, INTERFACE), [false, false]);
+    wait_until("gone", || agent.status().is_err());
+    agent.kill9().unwrap();
+    assert_eq!([offloads(&world, INTERFACE), offloads(&world, "eth9")], [[true, true]; 2]);
+    // An interface that a reload lets go; the other one stays as it is.
+    agent.launch(&[]).unwrap();
+    assert_eq!(offloads(&world, "eth9"), [false, false]);
+    agent.edit_config(&both.replace(", \"eth9\"", "")).unwrap();
+    agent.reload().unwrap();
+    assert_eq!([offloads(&world, INTERFACE), offloads(&world, "eth9")], [[false, false], [true, true]]);
+    agent.detach().unwrap();
+    assert_eq!(offloads(&world, INTERFACE), [true, true]);
+}
+
+#[test]
+fn detach_stops_an_agent_that_does_not_answer() {
+    let world = World::new().unwrap();
+    let agent = Agent::start(&world, &format!("on_agent_exit = \"detach\"\n{POLICY}")).unwrap();
+    agent.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // It cannot stop: then it is not said that nothing filters.
+    let output = finish(agent.command(&["detach"]).unwrap());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not stop") && said.contains("kill -9"), "{said}");
+    assert!(has_xdp(&world) && pins(&agent).exists());
+    agent.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
+    agent.detach().unwrap();
+    assert!(!has_xdp(&world) && !pins(&agent).exists());
+}
+
+#[test]
+fn the_status_of_a_dead_agent_tells_what_goes_on() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start(&world, POLICY).unwrap();
+    let status = |agent: &Agent| {
+        let output = finish(agent.command(&["status"]).unwrap());
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    agent.kill9().unwrap();
+    let said = status(&agent);
+    assert!(said.contains("the last policy goes on without its agent on eth0: no agent is running"), "{said}");
+    agent.detach().unwrap();
+    let said = status(&agent);
+    assert!(said.starts_with("portcullis: no agent is running"), "{said}");
+}
+
+#[test]
+fn an_agent_outlives_the_terminal_it_was_started_in() {
+    let world = World::new().unwrap();
+    let agent = Agent::prepare(&world, POLICY, &[]).unwrap();
+    let mut command = run_command(&agent, &[]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("attached", || agent.status().is_ok());
+    // Nobody reads what it says from now on.
+    drop((child.stdout.take(), child.stderr.take()));
+    agent.edit_config("nonsense").unwrap();
+    wait_until("refused", || agent.status().is_ok_and(|status| status.reloads.failed > 0));
+    assert!(!Wire::open(&world).unwrap().passes(&blocked()).unwrap());
+    agent.edit_config(&POLICY.replace("6000", "6001")).unwrap();
+    wait_until("in force", || agent.status().is_ok_and(|status| status.reloads.last_error.is_none()));
+    assert_eq!(child.try_wait().unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn programs_of_others_stay() {
     let world = World::new().unwrap();
@@ -216,7 +315,11 @@ fn programs_of_others_stay() {
 #[test]
 fn there_is_one_agent_of_a_name() {
     let world = World::new().unwrap();
-    let agent = Agent::start(&world, POLICY).unwrap();
+    let taken = world.host.enter(|| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let metrics = format!("{POLICY}[metrics]\nlisten = \"127.0.0.1:{port}\"\n");
+    let agent = Agent::start(&world, &metrics).unwrap();
     let output = finish(run_command(&agent, &[]));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -277,7 +380,9 @@ fn whoever_would_lock_himself_out_is_warned() {
     };
     assert!(check("198.51.100.7", 22).contains("not exposed"), "{}", check("198.51.100.7", 22));
     assert!(check("203.0.113.7", 22).contains("block list `bad`"));
-    assert!(check("127.0.0.1", 22).contains("hygiene"));
+    assert!(check("240.0.0.1", 22).contains("hygiene"));
+    // Over the loopback interface: nothing judges that.
+    assert!(!check("127.0.0.1", 22).contains("session") && !check(HOST_V4, 22).contains("session"));
     agent.edit_config(&POLICY.replace("6000/udp", "22/tcp")).unwrap();
     assert!(!check("198.51.100.7", 22).contains("session"));
     assert!(check("198.51.100.7", 2222).contains("\"2222/tcp\""));
@@ -309,6 +414,41 @@ fn the_control_socket_is_for_root_and_the_group() {
     assert_eq!(status(&agent, daemon).0, Some(0));
     let (code, said) = status(&agent, NOBODY);
     assert!(code == Some(1) && said.contains("permission denied"), "{said}");
+}
+
+#[test]
+fn an_interface_that_cannot_be_guarded_again_does_not_keep_others_from_it() {
+    let world = World::new().unwrap();
+    for name in ["eth8", "eth9"] {
+        world.add_link(name, 1500).unwrap();
+    }
+    let three = POLICY.replace("[\"eth0\"]", "[\"eth0\", \"eth8\", \"eth9\"]");
+    let agent = Agent::start(&world, &three).unwrap();
+    for name in ["eth8", "eth9"] {
+        world.host.ip(&format!("link del {name}")).unwrap();
+    }
+    wait_until("absent", || agent.status().unwrap().interfaces.iter().filter(|one| one.mode == "absent").count() == 2);
+    // It comes as one without Ethernet headers.
+    world.host.ip("tuntap add eth8 mode tun").unwrap();
+    world.add_link("eth9", 1500).unwrap();
+    let status = || agent.status().unwrap();
+    wait_until("attached", || status().interfaces[2].attached);
+    assert!(status().interfaces[0].attached && !status().interfaces[1].attached);
+    wait_until("warned of", || status().warnings.iter().any(|text| text.contains("eth8 is no Ethernet interface")));
+    // Of what went nothing stays pinned.
+    let links = || {
+        fs::read_dir(pins(&agent))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("xdp-"))
+    };
+    wait_until("tidied up", || links().count() <= 3);
+    for _ in 0..2 {
+        world.host.ip("link del eth9").unwrap();
+        wait_until("absent", || status().interfaces[2].mode == "absent");
+        world.add_link("eth9", 1500).unwrap();
+        wait_until("attached", || status().interfaces[2].attached);
+    }
+    assert!(links().count() <= 3, "{}", links().count());
 }
 
 #[test]

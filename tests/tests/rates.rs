@@ -148,7 +148,8 @@ fn thousand_sources(threads: u32) {
                 times.into_iter().enumerate().map(|(call, time)| (number(call as u32), time)).collect();
             (of_sources, admitted)
         };
-        let results: Vec<(Vec<(usize, Instant)>, Vec<u32>)> = std::thread::scope(|scope| {
+        type Passed = Vec<(usize, Instant)>;
+        let results: Vec<(Passed, Vec<u32>)> = std::thread::scope(|scope| {
             let offer = &offer;
             let offering: Vec<_> = (0..threads).map(|thread| scope.spawn(move || offer(thread))).collect();
             offering.into_iter().map(|thread| thread.join().expect("it offers")).collect()

@@ -315,8 +315,8 @@ fn defect_2_an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_m
         agent.write("draft~", text).unwrap();
         fs::rename(agent.directory().join("draft~"), agent.directory().join(file)).unwrap();
     };
-    let ways: [&dyn Fn(&str, &str); 2] = [&in_place, &renamed];
-    for (number, way) in ways.into_iter().enumerate() {
+    type Way<'a> = &'a dyn Fn(&str, &str);
+    for (number, way) in [&in_place as Way, &renamed].into_iter().enumerate() {
         let source = format!("203.0.113.{}", 20 + number);
         assert!(wire.passes(&frame(&source)).unwrap());
         change("hosts.txt", &format!("{source}\n"), way);

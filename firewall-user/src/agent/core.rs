@@ -142,18 +142,7 @@ impl Core {
         let generation = if adopted.existed { Shared::generation_at(&paths.pins())? } else { 0 };
         let mut compiled = compile::compile(&config, &slots)?;
         complete(&mut compiled, &interfaces, generation + 1, trace);
-        let instance = match Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None) {
-            Ok(instance) => instance,
-            Err(error) => {
-                // Nothing is attached yet, so what was made is nobody's.
-                if adopted.existed {
-                    adopted.undo()?;
-                } else {
-                    let _empty = shared::remove_pins(&paths.pins());
-                }
-                return Err(error.into());
-            }
-        };
+        let instance = Instance::load(&compiled, &paths.pins(), &config.dmz.tables, None)?;
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
         let left_out = bans::carry_over(&mut shared, &adopted.bans);
@@ -198,14 +187,11 @@ impl Core {
         if let Err(error) = core.attach_all(&interfaces) {
             // What was attached meanwhile goes, or goes back, as if we had never come.
             before.restore(&mut core.links);
-            if adopted.existed {
-                adopted.undo()?;
-            } else {
-                let _gone = shared::remove_pins(&core.paths.pins());
-            }
+            core.restore_offloads();
             return Err(error);
         }
         drop(before);
+        adopted.keep();
         core.settle(compiled)?;
         Ok(core)
     }
@@ -284,7 +270,7 @@ impl Core {
         let next = match loaded {
             Ok(next) => next,
             Err(error) => {
-                adopted.undo()?;
+                drop(adopted);
                 self.shared.set_slots(&compiled.slots, &self.compiled.slots)?;
                 return Err(error.into());
             }
@@ -308,12 +294,14 @@ impl Core {
             if let Some(old) = old_shared {
                 self.shared = old;
             }
-            if let Err(back) = adopted.undo().map_err(CoreError::from).and_then(|()| self.put_back()) {
+            drop(adopted);
+            if let Err(back) = self.put_back() {
                 self.warn("links", Some(format!("the policy before could not be put back everywhere: {back}")));
             }
             self.publish_names();
             return Err(error);
         }
+        adopted.keep();
         self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
@@ -357,6 +345,14 @@ impl Core {
     fn detach_unnamed(&mut self) {
         let keep: Vec<u32> = self.config.interfaces.iter().filter_map(|name| self.links.index_of(name)).collect();
         self.links.detach_others(&keep);
+        self.restore_offloads();
+    }
+
+    /// Switches on again what is off for our sake on interfaces where we no longer are.
+    pub fn restore_offloads(&self) {
+        for error in offloads::restore(&self.paths, &self.links.indices()) {
+            tracing::warn!("{error}");
+        }
     }
 
     fn warn_of_bans(&mut self, left_out: usize) {
@@ -424,10 +420,15 @@ impl Core {
             .into_iter()
             .filter(|interface| self.links.index_of(&interface.name) != Some(interface.index))
             .collect();
-        if !moved.is_empty() {
-            self.publish_names();
+        if moved.is_empty() {
+            return Ok(());
         }
-        self.attach_all(&moved)
+        self.publish_names();
+        // One that cannot be guarded must not keep another from it.
+        let results: Vec<_> = moved.iter().map(|interface| self.attach(interface)).collect();
+        // Links of those that went stay behind as pins.
+        self.detach_unnamed();
+        results.into_iter().collect()
     }
 
     fn refresh_guarded(&mut self) -> Result<(), CoreError> {
@@ -484,6 +485,7 @@ impl Core {
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
             before.restore(&mut self.links);
+            self.restore_offloads();
         }
     }
 

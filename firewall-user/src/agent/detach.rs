@@ -8,16 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, kill};
 use serde::Serialize;
 
 use super::{offloads, preflight};
 use crate::{
     cli::{DetachArgs, show},
-    control::client::Client,
+    control,
     dmz::{
         link::{detach_filter, link_pins},
         shared,
@@ -25,6 +22,9 @@ use crate::{
     },
     paths::Paths,
 };
+
+/// For the agent to save its bans and to write what events it has.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
@@ -73,21 +73,22 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
-    detached.warnings = offloads::restore(paths).iter().map(ToString::to_string).collect();
+    detached.warnings = offloads::restore(paths, &[]).iter().map(ToString::to_string).collect();
     Ok(detached)
 }
 
-/// Asks a running agent to stop, and waits until it has.
+/// Asks a running agent to stop, and waits until it has: one that goes on would attach again with its next reload. It need
+/// not answer, nor be of this version.
 fn stop_agent(paths: &Paths) -> Result<Option<u32>> {
-    let Ok(status) = Client::new(paths.socket()).status() else { return Ok(None) };
-    let pid = Pid::from_raw(i32::try_from(status.pid).context("the agent's process id")?);
+    let socket = paths.socket();
+    let Some(pid) = control::owner(&socket).with_context(|| socket.display().to_string())? else { return Ok(None) };
     kill(pid, Signal::SIGTERM).with_context(|| format!("stopping the agent (process {pid})"))?;
     let began = Instant::now();
-    while kill(pid, None).is_ok() && paths.socket().exists() {
-        if began.elapsed() > Duration::from_secs(10) {
-            bail!("the agent (process {pid}) does not stop");
+    while kill(pid, None).is_ok() && socket.exists() {
+        if began.elapsed() > STOPS_WITHIN {
+            bail!("the agent (process {pid}) does not stop, and nothing was removed; `kill -9 {pid}` ends it");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(Some(status.pid))
+    Ok(Some(pid.as_raw().cast_unsigned()))
 }

@@ -23,7 +23,7 @@ use crate::{
 /// the agent's own table of them.
 pub(super) fn would_drop(config: &Config, session: &Session) -> Option<String> {
     let compiled = compile(config, &Slots::default()).ok()?;
-    if config.dmz.mode == Mode::Monitor {
+    if config.dmz.mode == Mode::Monitor || session.is_local() {
         return None;
     }
     let who = format!("your session from {} to port {}", session.client, session.server_port);

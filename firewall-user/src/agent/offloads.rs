@@ -1,4 +1,4 @@
-//! Offloads that hide packets from the DMZ layer: switched off where it runs, and back on by `detach`.
+//! Offloads that hide packets from the DMZ layer: switched off where it runs, and back on where it was taken away.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::DirBuilderExt as _};
 
@@ -31,34 +31,45 @@ fn switch_off(paths: &Paths, interface: &Interface, offload: Offload) -> Result<
         if !offloads.iter().any(|name| name == offload.name()) {
             offloads.push(offload.name().to_owned());
         }
-        // Not written, the offload stays off after `detach`: slower, not less safe.
-        if let Ok(text) = serde_json::to_vec(&found) {
-            let partial = paths.offloads().with_extension("partial");
-            let _written = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(paths.state())
-                .and_then(|()| fs::write(&partial, text))
-                .and_then(|()| fs::rename(&partial, paths.offloads()));
-        }
+        write(paths, &found);
     }
     Ok(())
 }
 
-/// Switches on again what was on before us.
-pub(super) fn restore(paths: &Paths) -> Vec<OffloadError> {
+/// Switches on again what was on before us, except on the interfaces with these indices, where we still are.
+pub(super) fn restore(paths: &Paths, guarded: &[u32]) -> Vec<OffloadError> {
     let mut errors = Vec::new();
+    let mut kept = Found::new();
     for (name, offloads) in read(paths) {
         let Ok(Some(interface)) = Interface::find(&name) else { continue };
+        if guarded.contains(&interface.index) {
+            kept.insert(name, offloads);
+            continue;
+        }
         let known = [Offload::GenericReceive, Offload::LargeReceive, Offload::VlanStripping];
         for offload in known.into_iter().filter(|offload| offloads.iter().any(|name| name == offload.name())) {
             errors.extend(interface.set_offload(offload, true).err());
         }
     }
-    let _none = fs::remove_file(paths.offloads());
+    write(paths, &kept);
     errors
 }
 
 fn read(paths: &Paths) -> Found {
     fs::read(paths.offloads()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Not written, the offloads stay off for good: slower, not less safe.
+fn write(paths: &Paths, found: &Found) {
+    if found.is_empty() {
+        let _none = fs::remove_file(paths.offloads());
+    } else if let Ok(text) = serde_json::to_vec(found) {
+        let partial = paths.offloads().with_extension("partial");
+        let _written = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(paths.state())
+            .and_then(|()| fs::write(&partial, text))
+            .and_then(|()| fs::rename(&partial, paths.offloads()));
+    }
 }

@@ -42,7 +42,8 @@ pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     if let Ok(version) = KernelVersion::current()
         && version < KernelVersion::new(OLDEST.0, OLDEST.1, 0)
     {
-        return Err(PreflightError::Kernel { found: format!("{version:?}") });
+        let found = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
+        return Err(PreflightError::Kernel { found: found.unwrap_or_else(|_| format!("{version:?}")) });
     }
     let root = bpffs.parent().unwrap_or(bpffs);
     match nix::sys::statfs::statfs(root) {

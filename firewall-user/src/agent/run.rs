@@ -22,7 +22,7 @@ use super::{
     core::{Core, CoreError},
     drain::Drain,
     files::{Files, LOOK_EVERY},
-    lockout, offloads, preflight,
+    lockout, preflight,
     service::Service,
 };
 use crate::{
@@ -47,6 +47,8 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Told on standard error, too: where that is gone, with the terminal we were started in, it would be a panic.
+        .log_internal_errors(false)
         .init();
 
     let (path, overrides) = (args.source.config(), args.source.overrides());
@@ -68,14 +70,14 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
     }
     let group = control_group(config.control_group.as_deref())?;
     // What may be in use by another is taken before anything changes in the kernel.
-    let scraped = match config.metrics {
-        Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
-        None => None,
-    };
-    let listener = control::bind(&paths.socket(), group)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let socket = paths.socket();
+    let listener = control::bind(&socket, group)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
+        let scraped = match config.metrics {
+            Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
+            None => None,
+        };
         let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm);
         let service = Service::new(core?);
         serve(service, listener, group, scraped).await
@@ -273,9 +275,7 @@ fn shut_down(service: &Service) {
     // What was there before an unconfirmed policy is not for that policy to end.
     if confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
         core.links.detach_others(&[]);
-        for error in offloads::restore(&core.paths) {
-            tracing::warn!("{error}");
-        }
+        core.restore_offloads();
     }
     let counts = core.sinks.close();
     if counts.lost > 0 {

@@ -173,7 +173,7 @@ See `portcullis detach` to stop filtering.")]
 pub struct RunArgs {
     #[command(flatten)]
     pub source: Source,
-    /// Stop filtering after this long unless `portcullis confirm` comes first
+    /// Take the policy back after this long unless `portcullis confirm` comes first
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub confirm: Option<Duration>,
     /// Log what the program in the kernel does with each packet; slow

@@ -22,6 +22,7 @@ use crate::{
         api::BanRequest,
         client::{Client, ClientError},
     },
+    dmz::link::pinned_interfaces,
     paths::Paths,
 };
 
@@ -55,7 +56,10 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return agent::check(&paths, args),
         Command::Detach(args) => return agent::detach(&paths, args),
         Command::Reload(output) => show(output.json, &client.reload()?, print::reloaded)?,
-        Command::Status(output) => show(output.json, &client.status()?, print::status)?,
+        Command::Status(output) => {
+            let status = client.status().map_err(|error| without_agent(error, &paths))?;
+            show(output.json, &status, print::status)?;
+        }
         Command::Ban { prefix, duration, output } => {
             let request = BanRequest { prefix, seconds: crate::control::api::ceil_seconds(duration) };
             show(output.json, &client.ban(&request)?, print::banned)?;
@@ -79,6 +83,17 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     io::stdout().flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says of an agent that is dead what its links still do.
+fn without_agent(error: ClientError, paths: &Paths) -> anyhow::Error {
+    let left = pinned_interfaces(&paths.pins());
+    let error_is_all = left.is_empty() || !matches!(error, ClientError::NoAgent { .. });
+    let error = anyhow::Error::from(error);
+    if error_is_all {
+        return error;
+    }
+    error.context(format!("the last policy goes on without its agent on {}", left.join(", ")))
 }
 
 /// Prints `value` as JSON or, with `print`, for a person.

@@ -74,7 +74,7 @@ fn headline(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "MONITORING ONLY: nothing is dropped")?;
     }
     if let Some(left) = status.confirm_within_seconds {
-        writeln!(out, "NOT CONFIRMED: filtering stops in {} without `portcullis confirm`", seconds(left))?;
+        writeln!(out, "NOT CONFIRMED: the policy is taken back in {} without `portcullis confirm`", seconds(left))?;
     }
     if status.reloads.last_error.is_some() {
         writeln!(out, "LAST RELOAD FAILED: an older policy is in force, see below")?;
@@ -280,7 +280,7 @@ mod tests {
         status.tables[0].entries = status.tables[0].capacity;
         let text = text(&status);
         for expected in [
-            "NOT CONFIRMED: filtering stops in 1m 1s",
+            "NOT CONFIRMED: the policy is taken back in 1m 1s",
             "LAST RELOAD FAILED",
             "warning: the list drop-list is empty",
             "The last reload failed:\n  portcullis.toml:3:1\n    \u{fffd}[31munknown key\n",

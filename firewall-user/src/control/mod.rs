@@ -6,4 +6,4 @@ mod peer;
 pub mod server;
 mod socket;
 
-pub use self::socket::{BindError, bind};
+pub use self::socket::{BindError, bind, owner};

@@ -13,7 +13,8 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
-    unistd::Gid,
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::{Gid, Pid},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -93,13 +94,27 @@ fn listen(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
 
 /// Whether someone listens at `path`. Does not wait: an agent that hangs is in use, too.
 fn is_in_use(path: &Path) -> io::Result<bool> {
+    match connect(path) {
+        Ok(connected) => Ok(connected.is_some()),
+        // The backlog is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// The process that listens at `path`, if there is one. The kernel says so, whether or not it answers.
+pub fn owner(path: &Path) -> io::Result<Option<Pid>> {
+    let Some(socket) = connect(path)? else { return Ok(None) };
+    Ok(Some(Pid::from_raw(getsockopt(&socket, PeerCredentials)?.pid())))
+}
+
+/// A connection to whoever listens at `path`; `None` if nobody does. Does not wait.
+fn connect(path: &Path) -> io::Result<Option<Socket>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => Ok(true),
-        // The backlog is full.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Ok(()) => Ok(Some(socket)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -132,13 +147,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(owner(&path).unwrap(), None);
         let listener = bind(&path, None).unwrap();
+        assert_eq!(owner(&path).unwrap(), Some(Pid::this()));
         let error = bind(&path, None).unwrap_err();
         assert!(matches!(error, BindError::InUse { .. }));
         let text = error.to_string();
         assert!(text.contains("socket in use") && text.contains(&path.display().to_string()), "{text}");
         // It is still the first one that answers.
         UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
         listener.accept().unwrap();
         listener.accept().unwrap();
     }

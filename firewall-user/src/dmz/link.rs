@@ -357,6 +357,12 @@ impl Links {
         Some((attached.mode, xdp, egress))
     }
 
+    /// Every interface that we, or an agent before us, are attached to.
+    pub fn indices(&self) -> Vec<u32> {
+        let pinned = link_pins(&self.directory).into_iter().map(|(_, index)| index);
+        self.attached.values().map(|attached| attached.interface.index).chain(pinned).collect()
+    }
+
     /// Index of the interface that we are attached to under this name.
     pub fn index_of(&self, name: &str) -> Option<u32> {
         self.attached.get(name).map(|attached| attached.interface.index)
@@ -373,6 +379,17 @@ pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
         Some((path, index))
     };
     entries.filter_map(Result::ok).filter_map(|entry| pin(entry.path())).collect()
+}
+
+/// The interfaces that pinned links in `directory` hold a program on, whoever left them.
+pub fn pinned_interfaces(directory: &Path) -> Vec<String> {
+    let is_xdp = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xdp-"));
+    let name = |(path, index): (PathBuf, u32)| {
+        let at_work = is_xdp(&path) && place(&Held::Pinned(path)).is_some_and(|place| place.interface == index);
+        let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+        at_work.then_some(name)
+    };
+    link_pins(directory).into_iter().filter_map(name).collect()
 }
 
 fn remove(path: &Path) -> Result<(), LinkError> {

@@ -117,15 +117,19 @@ impl std::fmt::Display for SharedError {
 
 impl std::error::Error for SharedError {}
 
-/// What adoption found.
+/// What adoption found. Dropped before [`Adopted::keep`], it leaves the pins as they were.
 #[derive(Debug)]
 pub struct Adopted {
+    directory: PathBuf,
     /// There were maps of ours: filtering may be going on, and counters continue.
     pub existed: bool,
     /// Bans of a table that had to be made anew.
     pub bans: Vec<(BanKey, Ban)>,
     /// Tables that must be made anew because their configured size changed, held open until their successors are in use.
     resized: Vec<(PathBuf, MapData)>,
+    /// Whatever is pinned was made since.
+    fresh: bool,
+    kept: bool,
 }
 
 impl Adopted {
@@ -134,8 +138,13 @@ impl Adopted {
         !self.resized.is_empty()
     }
 
+    /// What was adopted is in use: there is no way back.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
     /// Pins the tables again that were to be made anew: the policy before stays in force, and it is theirs.
-    pub fn undo(&self) -> Result<(), SharedError> {
+    fn undo(&self) -> Result<(), SharedError> {
         for (path, map) in &self.resized {
             match fs::remove_file(path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -151,6 +160,19 @@ impl Adopted {
     }
 }
 
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if self.fresh {
+            let _gone = remove_pins(&self.directory);
+        } else if let Err(error) = self.undo() {
+            tracing::error!("the tables before could not be put back: {error}");
+        }
+    }
+}
+
 /// Checks the pins in `directory` against `tables`, and takes away those that must be made anew, and those that an agent
 /// left which died at a reload.
 pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> {
@@ -163,7 +185,14 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
         let _absent = fs::remove_file(path);
     }
     let control = directory.join("CONTROL");
-    let mut adopted = Adopted { existed: control.exists(), bans: Vec::new(), resized: Vec::new() };
+    let mut adopted = Adopted {
+        directory: directory.to_owned(),
+        existed: control.exists(),
+        bans: Vec::new(),
+        resized: Vec::new(),
+        fresh: false,
+        kept: false,
+    };
     if adopted.existed {
         let found =
             open::<Control>(&control)?.get(&0, 0).map_err(|source| SharedError::Map { name: "CONTROL", source })?;
@@ -190,6 +219,7 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             adopted.resized.push((path, map));
         }
     }
+    adopted.fresh = !adopted.existed;
     Ok(adopted)
 }
 

@@ -7,7 +7,15 @@ use std::{fs, net::IpAddr};
 pub struct Session {
     pub client: IpAddr,
     pub client_port: u16,
+    pub server: IpAddr,
     pub server_port: u16,
+}
+
+impl Session {
+    /// Whether it comes from this host itself, over the loopback interface: a tunnel's far end, a jump within the host.
+    pub fn is_local(&self) -> bool {
+        self.client.is_loopback() || self.client == self.server
+    }
 }
 
 /// The session of this process, or of the nearest ancestor that has one: sudo clears the environment.
@@ -44,11 +52,12 @@ fn parent_of(pid: u32) -> Option<u32> {
 /// `client client-port server server-port`, as sshd(8) sets it.
 fn parse(text: &str) -> Option<Session> {
     let mut words = text.split_ascii_whitespace();
-    let client: IpAddr = words.next()?.split('%').next()?.parse().ok()?;
+    let address = |word: &str| Some(word.split('%').next()?.parse::<IpAddr>().ok()?.to_canonical());
+    let client = address(words.next()?)?;
     let client_port = words.next()?.parse().ok()?;
-    let _server = words.next()?;
+    let server = address(words.next()?)?;
     let server_port = words.next()?.parse().ok()?;
-    Some(Session { client: client.to_canonical(), client_port, server_port })
+    Some(Session { client, client_port, server, server_port })
 }
 
 #[cfg(test)]
@@ -58,7 +67,12 @@ mod tests {
     #[test]
     fn sshd_writes_it_so() {
         let session = parse("198.51.100.7 50000 192.0.2.1 22").unwrap();
-        assert_eq!(session, Session { client: "198.51.100.7".parse().unwrap(), client_port: 50000, server_port: 22 });
+        let [client, server] = ["198.51.100.7", "192.0.2.1"].map(|address| address.parse().unwrap());
+        assert_eq!(session, Session { client, client_port: 50000, server, server_port: 22 });
+        assert!(!session.is_local());
+        for local in ["127.0.0.1 1 127.0.0.1 22", "::1 1 ::1 22", "192.0.2.1 1 ::ffff:192.0.2.1 22"] {
+            assert!(parse(local).unwrap().is_local(), "{local}");
+        }
         assert_eq!(parse("fe80::1%eth0 1 fe80::2 2222").map(|session| session.server_port), Some(2222));
         assert_eq!(parse("nonsense"), None);
         assert_eq!(parse(""), None);
