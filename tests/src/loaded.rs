@@ -58,7 +58,7 @@ impl Loaded {
     pub fn of(config: Config) -> Result<Self> {
         let directory = PathBuf::from("/sys/fs/bpf").join(unique_name());
         let tables = config.dmz.tables;
-        shared::adopt(&directory, &tables).context("bpffs: are you root, and is it mounted?")?;
+        let adopted = shared::adopt(&directory, &tables).context("bpffs: are you root, and is it mounted?")?;
         let mut compiled = compile(&config, &Slots::default())?;
         compiled.policy.generation = 1;
         compiled.policy.mtu = 1500;
@@ -72,6 +72,7 @@ impl Loaded {
         let (instance, shared, ring) = parts.inspect_err(|_| {
             let _gone = std::fs::remove_dir_all(&directory);
         })?;
+        adopted.keep();
         Ok(Self { compiled, config, instance, shared, directory, ring })
     }
 

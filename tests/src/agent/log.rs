@@ -80,13 +80,17 @@ impl Log {
     }
 
     /// Hands every line to `take` until the other end is closed.
-    pub(super) fn listen(self: &Arc<Self>, pipe: impl Read + Send + 'static, take: fn(&Self, String)) {
+    pub(super) fn listen(
+        self: &Arc<Self>,
+        pipe: impl Read + Send + 'static,
+        take: fn(&Self, String),
+    ) -> thread::JoinHandle<()> {
         let log = Arc::clone(self);
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 take(&log, line);
             }
-        });
+        })
     }
 
     pub(super) fn take_event(&self, line: String) {

@@ -43,6 +43,7 @@ pub struct Agent {
     /// Holds the configuration and its lists.
     directory: TempDir,
     child: Option<Child>,
+    listeners: Vec<thread::JoinHandle<()>>,
     log: Arc<Log>,
     namespace: Namespace,
 }
@@ -68,6 +69,7 @@ impl Agent {
             directory: TempDir::with_prefix(format!("{instance}-"))?,
             instance,
             child: None,
+            listeners: Vec::new(),
             log: Arc::default(),
             namespace: world.host.clone(),
         };
@@ -90,8 +92,10 @@ impl Agent {
             .stderr(Stdio::piped())
             .spawn()
             .context("starting the agent")?;
-        self.log.listen(child.stdout.take().expect("piped"), Log::take_event);
-        self.log.listen(child.stderr.take().expect("piped"), Log::take_error);
+        self.listeners = vec![
+            self.log.listen(child.stdout.take().expect("piped"), Log::take_event),
+            self.log.listen(child.stderr.take().expect("piped"), Log::take_error),
+        ];
         self.child = Some(child);
         self.wait_until("attached", |status| {
             !status.interfaces.is_empty()
@@ -251,6 +255,7 @@ impl Agent {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait()? {
+                self.hear_out();
                 return Ok(status);
             }
             thread::sleep(POLL);
@@ -265,7 +270,15 @@ impl Agent {
         let mut child = self.child.take().context("no agent runs")?;
         child.kill()?;
         child.wait()?;
+        self.hear_out();
         Ok(())
+    }
+
+    /// Waits for the last words of an agent that has ended.
+    fn hear_out(&mut self) {
+        for listener in self.listeners.drain(..) {
+            listener.join().expect("listeners do not panic");
+        }
     }
 
     /// Stops the agent if it runs, and starts it anew on what is pinned.
