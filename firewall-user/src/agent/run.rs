@@ -34,7 +34,7 @@ use crate::{
     paths::Paths,
 };
 
-/// How often bans are swept, and saved even if nothing was heard of a change.
+/// How often bans are swept, and saved even if nothing was heard of a change, and the host is looked at anew.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Interfaces and addresses change in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -171,12 +171,7 @@ async fn serve(
             Wake::HostChanged => {
                 tokio::time::sleep(SETTLE).await;
                 let service = Arc::clone(&service);
-                spawn_blocking(move || {
-                    let mut core = service.core();
-                    let result = core.refresh();
-                    core.warn("host", result.err().map(|error| error.to_string()));
-                })
-                .await?;
+                spawn_blocking(move || look_around(&mut service.core())).await?;
             }
             Wake::Tick => {
                 let changed = banned.swap(false, Ordering::Relaxed);
@@ -236,6 +231,12 @@ async fn reload(service: &Arc<Service>, mut files: Files) -> Result<Files> {
     Ok(files.await?)
 }
 
+/// Looks again at what the host is: interfaces, addresses, gateways, resolvers.
+fn look_around(core: &mut Core) {
+    let result = core.refresh();
+    core.warn("host", result.err().map(|error| error.to_string()));
+}
+
 /// `true` if the policy was taken back.
 fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     let mut core = service.core();
@@ -244,8 +245,12 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         core.roll_back();
         return true;
     }
-    if sweep && let Err(error) = bans::sweep(&mut core.shared) {
-        core.warn("bans", Some(format!("bans cannot be swept: {error}")));
+    if sweep {
+        // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
+        look_around(&mut core);
+        if let Err(error) = bans::sweep(&mut core.shared) {
+            core.warn("bans", Some(format!("bans cannot be swept: {error}")));
+        }
     }
     if banned || sweep || core.bans_dirty {
         core.bans_dirty = false;
