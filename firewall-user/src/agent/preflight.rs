@@ -42,7 +42,8 @@ pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     if let Ok(version) = KernelVersion::current()
         && version < KernelVersion::new(OLDEST.0, OLDEST.1, 0)
     {
-        return Err(PreflightError::Kernel { found: format!("{version:?}") });
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        return Err(PreflightError::Kernel { found: format!("Linux {}", release.trim()) });
     }
     let root = bpffs.parent().unwrap_or(bpffs);
     match nix::sys::statfs::statfs(root) {
