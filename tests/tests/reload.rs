@@ -300,6 +300,9 @@ fn fifty_reloads_under_load_and_no_packet_between_two_policies() {
     assert!(slowest < live_within, "a reload took {slowest:?}");
 }
 
+/// How a file is changed: name and text.
+type Way<'a> = &'a dyn Fn(&str, &str);
+
 #[test]
 fn an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_more() {
     let world = World::new().unwrap();
@@ -307,7 +310,7 @@ fn an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_more() {
         Agent::start_with(&world, &Policy::A.text(), &[("both.txt", "203.0.113.9\n"), ("hosts.txt", "")]).unwrap();
     let wire = Wire::open(&world).unwrap();
     let frame = |source: &str| Frame::v4(source, HOST_V4).udp(40_000, PORT_A);
-    let change = |file: &str, text: &str, way: &dyn Fn(&str, &str)| {
+    let change = |file: &str, text: &str, way: Way<'_>| {
         let before = agent.status().unwrap();
         way(file, text);
         let after = agent.wait_reload(&before).unwrap();
@@ -318,7 +321,7 @@ fn an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_more() {
         agent.write("draft~", text).unwrap();
         fs::rename(agent.directory().join("draft~"), agent.directory().join(file)).unwrap();
     };
-    let ways: [&dyn Fn(&str, &str); 2] = [&in_place, &renamed];
+    let ways: [Way<'_>; 2] = [&in_place, &renamed];
     for (number, way) in ways.into_iter().enumerate() {
         let source = format!("203.0.113.{}", 20 + number);
         assert!(wire.passes(&frame(&source)).unwrap());
