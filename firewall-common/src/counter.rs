@@ -44,9 +44,9 @@ tallies! {
     Allowed = 4 "allowed",
     /// Of those passed: control traffic, see [`crate::hygiene::Control`].
     Control = 5 "control",
-    /// Of those passed: to a port that is not exposed, as reply in a flow of ours.
+    /// Of those passed: to a port that is not exposed, or from one known for reflection, as reply in a flow of ours.
     Reply = 6 "reply",
-    /// Of those passed: to a port that is not exposed, found by socket lookup.
+    /// As [`Self::Reply`], but found by socket lookup.
     ReplySocket = 7 "reply-socket",
     /// Events handed to the ring buffer.
     EventSent = 8 "event-sent",

@@ -88,3 +88,45 @@ impl FlowKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What leaves and what answers it name the same flow, and no other.
+        #[test]
+        fn an_answer_is_the_packet_turned_around(local: [u32; 4], remote: [u32; 4], ports: (u16, u16), udp: bool) {
+            let (protocol, tcp_flags) = if udp { (protocol::UDP, 0) } else { (protocol::TCP, flag::ACK) };
+            let leaves = Headers {
+                source: Addr(local),
+                destination: Addr(remote),
+                source_port: ports.0,
+                destination_port: ports.1,
+                protocol,
+                tcp_flags,
+                ..Headers::EMPTY
+            };
+            let answers = Headers {
+                source: leaves.destination,
+                destination: leaves.source,
+                source_port: ports.1,
+                destination_port: ports.0,
+                ..leaves
+            };
+            prop_assert_eq!(FlowKey::of_leaving(&leaves), FlowKey::of_arriving(&answers));
+            let other = Headers { destination_port: ports.0 ^ 1, ..answers };
+            prop_assert_ne!(FlowKey::of_leaving(&leaves), FlowKey::of_arriving(&other));
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_those_of_the_rfcs() {
+        let seconds = |protocol| {
+            let headers = Headers { protocol, icmp_type: 8, tcp_flags: flag::ACK, v4: true, ..Headers::EMPTY };
+            FlowKey::of_leaving(&headers).unwrap().lifetime() / 1_000_000_000
+        };
+        assert_eq!([protocol::TCP, protocol::UDP, protocol::ICMP, protocol::GRE].map(seconds), [7440, 300, 60, 300]);
+    }
+}

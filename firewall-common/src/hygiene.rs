@@ -1,7 +1,6 @@
 //! Packets that no honest stack sends, judged by their headers alone.
 
 use crate::{
-    address::Addr,
     packet::{Fragment, Headers, protocol},
     verdict::DropReason,
 };
@@ -85,18 +84,11 @@ fn source_v4(headers: &Headers, checks: u32) -> Result<(), DropReason> {
             return Err(DropReason::Bogon);
         }
     }
-    if checks & check::PRIVATE_SOURCES != 0
-        && (first == 10
-            || source >> 20 == (172 << 4 | 16 >> 4)
-            || source >> 16 == (192 << 8 | 168)
-            || source >> 22 == (100 << 2 | 64 >> 6))
-    {
-        return Err(DropReason::PrivateSource);
-    }
-    if checks & check::LINK_LOCAL_SOURCES != 0 && source >> 16 == (169 << 8 | 254) {
-        return Err(DropReason::LinkLocalSource);
-    }
-    Ok(())
+    let private = first == 10
+        || source >> 20 == (172 << 4 | 16 >> 4)
+        || source >> 16 == (192 << 8 | 168)
+        || source >> 22 == (100 << 2 | 64 >> 6);
+    local_scope(headers, checks, private, source >> 16 == (169 << 8 | 254))
 }
 
 #[inline(always)]
@@ -114,14 +106,22 @@ fn source_v6(headers: &Headers, checks: u32) -> Result<(), DropReason> {
             return Err(DropReason::Bogon);
         }
     }
-    if checks & check::PRIVATE_SOURCES != 0 && high >> 57 == 0xfc >> 1 {
-        return Err(DropReason::PrivateSource);
+    local_scope(headers, checks, high >> 57 == 0xfc >> 1, high >> 54 == 0xfe80 >> 6)
+}
+
+/// Judges a source that is private or link-local. Neighbours, routers on the way and DHCP servers have such addresses:
+/// their control traffic passes.
+#[inline(always)]
+fn local_scope(headers: &Headers, checks: u32, private: bool, link_local: bool) -> Result<(), DropReason> {
+    let private = private && checks & check::PRIVATE_SOURCES != 0;
+    let link_local = link_local && checks & check::LINK_LOCAL_SOURCES != 0;
+    if !(private || link_local) || control(headers).is_some() {
+        Ok(())
+    } else if private {
+        Err(DropReason::PrivateSource)
+    } else {
+        Err(DropReason::LinkLocalSource)
     }
-    // Neighbour discovery, MLD and DHCPv6 live on link-local addresses.
-    if checks & check::LINK_LOCAL_SOURCES != 0 && high >> 54 == 0xfe80 >> 6 && control(headers).is_none() {
-        return Err(DropReason::LinkLocalSource);
-    }
-    Ok(())
 }
 
 /// Traffic without which a host loses its network: it passes the exposure stage always, under a limit of its own.
@@ -164,15 +164,10 @@ pub fn control(headers: &Headers) -> Option<Control> {
     }
 }
 
-/// Whether `address` is one that only a link's own hosts use: fe80::/10.
-#[inline(always)]
-pub fn is_link_local_v6(address: &Addr) -> bool {
-    address.halves().0 >> 54 == 0xfe80 >> 6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Addr;
     use flag::*;
 
     #[test]

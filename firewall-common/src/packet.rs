@@ -122,7 +122,7 @@ pub struct Headers {
     pub destination: Addr,
     /// Length of the IP packet in bytes, Ethernet header, tags and padding excluded; while that is unknown, of the frame.
     pub length: u32,
-    /// Bytes after the transport header.
+    /// Bytes after the transport header, up to the end that UDP itself gives.
     pub payload: u32,
     /// Host byte order. 0 where there are no ports.
     pub source_port: u16,
@@ -169,7 +169,15 @@ pub enum Network {
 /// Reads `frame` into `headers`.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, DropReason> {
-    headers.length = frame.readable();
+    let network = ethernet(frame, headers);
+    if headers.length == 0 {
+        headers.length = frame.length();
+    }
+    network
+}
+
+#[inline(always)]
+fn ethernet<F: Frame>(frame: &F, headers: &mut Headers) -> Result<Network, DropReason> {
     let ethernet: Ethernet = frame.load(0).ok_or(DropReason::Truncated)?;
     let mut ethertype = u16::from_be(ethernet.ethertype);
     let mut offset = size_of::<Ethernet>();
@@ -342,11 +350,11 @@ fn transport<F: Frame>(frame: &F, offset: usize, length: u32, headers: &mut Head
             headers.source_port = u16::from_be(udp.source);
             headers.destination_port = u16::from_be(udp.destination);
             let datagram = u32::from(u16::from_be(udp.length));
-            // Bytes beyond the UDP length are legal (RFC 9868, UDP options).
+            // Bytes beyond the UDP length are legal (RFC 9868, UDP options), and no payload: the stack cuts them off.
             if datagram < size_of::<Udp>() as u32 || (datagram > length && !first) {
                 return Err(DropReason::BadLength);
             }
-            headers.payload = length - size_of::<Udp>() as u32;
+            headers.payload = datagram.min(length) - size_of::<Udp>() as u32;
         }
         // Each only in its own family; elsewhere the number has no meaning and is judged as a protocol without ports.
         protocol::ICMP if headers.v4 => icmp(frame, offset, length, short, cut, headers)?,

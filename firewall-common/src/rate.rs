@@ -1,11 +1,6 @@
 //! Rate rules and the table of their buckets.
 
-use crate::{
-    address::{Addr, V4_OFFSET},
-    packet::Headers,
-    pod,
-    token_bucket::Limit,
-};
+use crate::{address::Addr, packet::Headers, pod, token_bucket::Limit};
 
 /// A rate rule, compiled. It applies where [`crate::port::PortPolicy::rates`] says so.
 #[repr(C)]
@@ -65,12 +60,6 @@ impl RateRule {
     }
 }
 
-/// Default prefix lengths of [`Key::Source`].
-pub const SOURCE_V4: u8 = 128;
-pub const SOURCE_V6: u8 = 64;
-/// IPv4 prefix lengths are counted from here in the 128-bit space.
-pub const SOURCE_V4_OFFSET: u8 = V4_OFFSET;
-
 /// Buckets in a set.
 pub const SET_LEN: usize = 8;
 
@@ -105,4 +94,27 @@ const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Sources that share a set under one seed do not under another, for both families.
+        #[test]
+        fn collisions_are_the_seeds(one: u64, other: u64, id: u64, v4: bool) {
+            prop_assume!(one | 1 != other | 1);
+            let source = |number: u32| match v4 {
+                true => Addr::v4(number.to_be()),
+                false => Addr::from_halves(0x2001_0db8 << 32 | u64::from(number), 0),
+            };
+            let set = |seed, number| (hash(seed, id, &source(number)) >> 32) & 0xff;
+            let collides = |seed, number: &u32| set(seed, *number) == set(seed, 0);
+            let colliding = (1..4000).filter(|number| collides(one, number)).count();
+            let again = (1..4000).filter(|number| collides(one, number) && collides(other, number)).count();
+            prop_assert!(colliding < 100 && again < 10, "{colliding} and {again}");
+        }
+    }
 }

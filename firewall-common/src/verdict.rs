@@ -82,14 +82,21 @@ reasons! {
     ControlRate = 25 "control-rate",
 }
 
-/// Why a packet passed, for the counters.
-#[repr(u8)]
+/// Why a packet passed, for the counters: the first of these that is true of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassReason {
-    /// It went through every stage.
-    Judged,
     /// Not IP: ARP and others, which the DMZ layer does not judge.
     NonIp,
+    /// Control traffic, see [`crate::hygiene::Control`].
+    Control,
+    /// A reply in a flow of ours.
+    Reply,
+    /// A reply, by the socket that waits for it.
+    ReplySocket,
+    /// Its source is on an allow list.
+    Allowed,
+    /// It went through every stage.
+    Judged,
 }
 
 /// A verdict against a packet: the reason, and the rule that gave it, if it was one the user wrote.

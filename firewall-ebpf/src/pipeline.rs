@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use firewall_common::{
     ban::{BanKey, guard},
-    counter::{NO_RULE, Tally},
+    counter::NO_RULE,
     hygiene::{self, Control, check},
     packet::{Fragment, Headers, Network, parse, protocol},
     policy::stage,
@@ -56,11 +56,16 @@ pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<Pass
     let segments = size::judge(packet, headers, port)?;
 
     // 7. Exposure, and UDP reflection, which replies are exempt from.
-    reachable(packet, headers, port, control, allowed)?;
+    let reply = reachable(packet, headers, port, control, allowed)?;
 
     // 8. Rates.
     rate::judge(packet, headers, &rate::Subject { service, port, segments, control, allowed })?;
-    Ok(PassReason::Judged)
+    Ok(match (control, reply) {
+        (Some(_), _) => PassReason::Control,
+        (None, Some(reply)) => reply,
+        (None, None) if allowed => PassReason::Allowed,
+        (None, None) => PassReason::Judged,
+    })
 }
 
 const IP: u64 = 0x100;
@@ -104,7 +109,6 @@ pub(crate) fn settle(
 fn identity(packet: &XdpFrame<'_>, headers: &Headers) -> Result<bool, Condemned> {
     if let Some(entry) = list::find(headers) {
         if entry.allow != NO_RULE {
-            report::tally(Tally::Allowed, headers.length);
             report::rule(entry.allow, headers.length);
             return Ok(true);
         }
@@ -137,7 +141,7 @@ fn own_source(headers: &Headers) -> Result<(), DropReason> {
     if known & guard::OWN != 0 { Err(DropReason::OwnSource) } else { Ok(()) }
 }
 
-/// Judges whether the packet goes where something exists for the outside.
+/// Judges whether the packet goes where something exists for the outside; tells what kind of reply it is, if that is why.
 #[inline(always)]
 fn reachable(
     packet: &XdpFrame<'_>,
@@ -145,21 +149,21 @@ fn reachable(
     port: PortPolicy,
     control: Option<Control>,
     allowed: bool,
-) -> Result<(), Condemned> {
+) -> Result<Option<PassReason>, Condemned> {
     // Later fragments have no ports; without their first fragment the stack drops them.
-    if headers.fragment == Fragment::Later {
-        return Ok(());
+    if headers.fragment == Fragment::Later || control.is_some() {
+        return Ok(None);
     }
-    let hidden = has_stage(stage::EXPOSURE) && port.flags & flag::EXPOSED == 0 && !allowed && control.is_none();
+    let hidden = has_stage(stage::EXPOSURE) && port.flags & flag::EXPOSED == 0 && !allowed;
     let reflected = has_stage(stage::HYGIENE)
         && policy!(hygiene) & check::REFLECTION != 0
         && headers.protocol == protocol::UDP
         && from_reflector(headers, port);
     if !hidden && !reflected {
-        return Ok(());
+        return Ok(None);
     }
-    if exposure::is_reply(packet, headers) {
-        return Ok(());
+    if let Some(reply) = exposure::reply(packet, headers) {
+        return Ok(Some(reply));
     }
     if hidden {
         settle(packet, headers, DropReason::NotExposed, NO_RULE, monitored(stage::EXPOSURE))?;
@@ -167,7 +171,7 @@ fn reachable(
     if reflected {
         settle(packet, headers, DropReason::Reflection, NO_RULE, monitored(stage::HYGIENE))?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Whether a UDP packet comes from a port known for reflection. Servers of the same service talk port to port (NTP peers,

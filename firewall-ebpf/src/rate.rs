@@ -181,6 +181,5 @@ fn judge_control(packet: &XdpFrame<'_>, headers: &Headers, control: Control) -> 
     if !Bucket::of(id, &whose).take(&CONTROL_LIMIT, 1, now) {
         settle(packet, headers, DropReason::ControlRate, NO_RULE, monitored(0))?;
     }
-    report::tally(Tally::Control, headers.length);
     Ok(())
 }

@@ -27,9 +27,16 @@ const NO_WAKEUP: u64 = 1;
 #[inline(always)]
 pub(crate) fn passed(packet: &XdpFrame<'_>, headers: &Headers, reason: PassReason) {
     tally(Tally::Passed, headers.length);
-    match reason {
-        PassReason::Judged => {}
-        PassReason::NonIp => tally(Tally::NonIp, headers.length),
+    let way = match reason {
+        PassReason::NonIp => Some(Tally::NonIp),
+        PassReason::Control => Some(Tally::Control),
+        PassReason::Reply => Some(Tally::Reply),
+        PassReason::ReplySocket => Some(Tally::ReplySocket),
+        PassReason::Allowed => Some(Tally::Allowed),
+        PassReason::Judged => None,
+    };
+    if let Some(way) = way {
+        tally(way, headers.length);
     }
     if has_stage(stage::TRACE) {
         debug!(packet.ctx, "pass: {} bytes", headers.length);
@@ -112,6 +119,10 @@ extern "C" fn portcullis_event(ctx: *mut xdp_md, headers: *const Headers, id: u6
         return 0;
     }
     if !within_budget(jiffies) {
+        if known {
+            // SAFETY: as above.
+            atomic::add(unsafe { &raw mut (*slot).merged }, 1);
+        }
         return 0;
     }
     // SAFETY: as above.
@@ -124,6 +135,9 @@ extern "C" fn portcullis_event(ctx: *mut xdp_md, headers: *const Headers, id: u6
     };
     let Some(mut record) = EVENTS.reserve::<Event>(0) else {
         tally(Tally::EventLost, 0);
+        // What it stood for, the next one tells.
+        // SAFETY: as above.
+        atomic::add(unsafe { &raw mut (*slot).merged }, count);
         return 0;
     };
     record.write(Event {

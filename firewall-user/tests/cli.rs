@@ -72,3 +72,13 @@ fn the_version_is_json_on_request() {
     let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn check_tells_of_a_group_that_does_not_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.toml");
+    std::fs::write(&path, "interfaces = [\"eth0\"]\ncontrol.group = \"no-such-group\"\n").unwrap();
+    let output = portcullis(&["check", "--config"]).arg(&path).output().unwrap();
+    let (code, said, _) = text(&output);
+    assert!(code == Some(0) && said.contains("warning: there is no group `no-such-group`"), "{said}");
+}

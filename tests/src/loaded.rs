@@ -9,10 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use firewall_common::{
     counter::{Counter, DROPPED, MONITORED, RULES, TABLE_LEN, Tally, derive},
-    event::{Event, SAMPLE_SLOTS, SampleBudget, SampleSlot},
+    event::{Event, SAMPLE_BUDGET, SAMPLE_SLOTS, SampleBudget, SampleSlot},
+    flow::FlowKey,
+    policy::Policy,
     verdict::DropReason,
 };
 use firewall_user::{
@@ -73,6 +75,13 @@ impl Loaded {
         Ok(Self { compiled, config, instance, shared, directory, ring })
     }
 
+    /// Loads the program anew, with other switches.
+    pub fn switch(&mut self, policy: Policy) -> Result<()> {
+        self.compiled.policy = policy;
+        self.instance = Instance::load(&self.compiled, &self.directory, &self.config.dmz.tables, None)?;
+        Ok(())
+    }
+
     /// Judges one packet.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Verdict> {
         let run = self.run(frame, 1)?;
@@ -87,6 +96,18 @@ impl Loaded {
     pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Run> {
         let program = self.instance.xdp().fd()?.try_clone()?;
         Ok(test_run(program.as_fd(), frame, repeat)?)
+    }
+
+    /// Lets a frame leave: runs the egress program on it.
+    pub fn leave(&mut self, frame: &[u8]) -> Result<()> {
+        let program = self.instance.egress().fd()?.try_clone()?;
+        test_run(program.as_fd(), frame, 1)?;
+        Ok(())
+    }
+
+    /// The table of flows, with the time at which the last packet of each left.
+    pub fn flows(&mut self) -> Result<HashMap<&mut MapData, FlowKey, u64>> {
+        Ok(self.instance.ebpf().map_mut("FLOWS").context("no table of flows")?.try_into()?)
     }
 
     /// A descriptor of the program, for other threads.
@@ -129,6 +150,16 @@ impl Loaded {
         let mut budgets = PerCpuArray::<_, SampleBudget>::try_from(budgets)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| source)?;
         budgets.set(0, PerCpuValues::try_from(vec![SampleBudget::default(); cpus])?, 0)?;
+        Ok(())
+    }
+
+    /// Leaves no event in the budget of any CPU until its window ends.
+    pub fn spend_budget(&mut self) -> Result<()> {
+        let budgets = self.instance.ebpf().map_mut("SAMPLE_BUDGETS").context("no table of budgets")?;
+        let mut budgets = PerCpuArray::<_, SampleBudget>::try_from(budgets)?;
+        let spent = |budget: &SampleBudget| SampleBudget { sent: SAMPLE_BUDGET, ..*budget };
+        let values: Vec<SampleBudget> = budgets.get(&0, 0)?.iter().map(spent).collect();
+        budgets.set(0, PerCpuValues::try_from(values)?, 0)?;
         Ok(())
     }
 

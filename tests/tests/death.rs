@@ -77,8 +77,9 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Defect 7: a crash of the agent that removes the protection.
 #[test]
-fn a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
+fn defect_7_a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
     let _alone = load_lock().unwrap();
     let world = World::new().unwrap();
     let mut agent = Agent::start(&world, POLICY).unwrap();
@@ -129,8 +130,9 @@ fn a_killed_agent_leaves_no_gap_and_its_successor_goes_on() {
     assert_eq!(agent.counter("ban").unwrap(), on_ban);
 }
 
+/// Defect 2: a limiter's state lost by a restart or a reload.
 #[test]
-fn a_bucket_is_as_full_after_a_death_as_before() {
+fn defect_2_a_bucket_is_as_full_after_a_death_as_before() {
     let world = World::new().unwrap();
     let mut agent = Agent::start(&world, POLICY).unwrap();
     let wire = Wire::open(&world).unwrap();
@@ -244,6 +246,21 @@ fn bans_survive_a_reboot() {
         assert_same_bans(&banned, &bans(&agent));
         assert!(!passes("198.18.0.9") && !passes("198.18.79.255") && passes("198.18.80.0") && passes("198.18.0.10"));
     }
+}
+
+/// Who knew the seed could choose sources whose buckets collide.
+#[test]
+fn the_seed_of_hashes_is_drawn_with_the_maps_and_lasts_as_long() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::start(&world, POLICY).unwrap();
+    let seed = |agent: &Agent| Shared::open(&pins(agent), 0).unwrap().control().unwrap().seed;
+    let first = seed(&agent);
+    agent.restart().unwrap();
+    assert_eq!(seed(&agent), first);
+    agent.terminate().unwrap();
+    agent.detach().unwrap();
+    agent.launch(&[]).unwrap();
+    assert_ne!(seed(&agent), first);
 }
 
 #[test]

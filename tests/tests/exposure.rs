@@ -39,8 +39,9 @@ fn tally(agent: &Agent, name: &str) -> u64 {
     agent.status().unwrap().packets.tallies[name].packets
 }
 
+/// Defect 8: default-deny in native mode that drops ARP and the operator's own SSH.
 #[test]
-fn sessions_from_before_the_start_live_on() {
+fn defect_8_sessions_from_before_the_start_live_on() {
     let world = World::new().unwrap();
     let _servers = [22, 2222].map(|port| Echo::tcp(&world.host, port).unwrap());
     let _outside = Echo::tcp(&world.client, 443).unwrap();
@@ -151,7 +152,7 @@ fn the_outside_sees_one_port_only() {
 }
 
 #[test]
-fn icmp_errors_and_neighbour_discovery_work() {
+fn icmp_errors_arrive() {
     let world = World::new().unwrap();
     let _agent = Agent::start(&world, POLICY).unwrap();
     let wire = Wire::open(&world).unwrap();
@@ -175,6 +176,14 @@ fn icmp_errors_and_neighbour_discovery_work() {
     thread::sleep(Duration::from_millis(50));
     let route = world.host.run("ip", &["route", "get", "203.0.113.80"]).unwrap();
     assert!(route.contains("mtu 1280"), "{route}");
+}
+
+/// Defect 8: a native-mode deny that drops everything, ARP and the operator's own SSH included.
+#[test]
+fn defect_8_default_deny_leaves_arp_neighbour_discovery_and_ssh() {
+    let world = World::new().unwrap();
+    let agent = Agent::start(&world, POLICY).unwrap();
+    assert_eq!(agent.status().unwrap().interfaces[0].mode, "native");
     // From nothing: who has that address?
     for side in [&world.host, &world.client] {
         side.ip(&format!("neigh flush dev {INTERFACE}")).unwrap();

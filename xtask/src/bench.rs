@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Layer {
-    /// The XDP program, beside xdp-filter and nftables
+    /// The XDP program, beside xdp-filter
     Dmz,
 }
 

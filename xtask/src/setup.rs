@@ -37,10 +37,7 @@ const TOOLS: [Tool; 7] = [
 ];
 
 /// Peers to measure against. The bench leaves out those that are missing.
-const PEERS: [Tool; 2] = [
-    tool("xdp-filter", "xdp-tools", "the XDP filter to compare with"),
-    tool("nft", "nftables", "the netfilter ruleset to compare with"),
-];
+const PEERS: [Tool; 1] = [tool("xdp-filter", "xdp-tools", "the XDP filter to compare with")];
 
 /// What other kernels are booted with.
 const EMULATION: [Tool; 3] = [
@@ -60,7 +57,7 @@ const LINKER_VERSION: &str = "^0.13";
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// The newest cargo-binstall that Rust 1.95 compiles.
-const BINSTALL: [&str; 5] = ["install", "cargo-binstall", "--version", "1.24.0", "--locked"];
+const BINSTALL: [&str; 5] = ["install", "cargo-binstall", "--version", "1.21.1", "--locked"];
 
 /// Everything that building, testing and the demo need.
 pub(crate) fn all() -> Result<()> {

@@ -32,8 +32,15 @@ pub(crate) struct Args {
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// What is run, with the seconds that emulation may take.
-const PROGRAMS: [(&str, u32); 6] =
-    [("verdicts", 600), ("exposure", 300), ("operation", 300), ("death", 400), ("reload", 400), ("demo", 600)];
+const PROGRAMS: [(&str, u32); 7] = [
+    ("verdicts", 900),
+    ("exposure", 300),
+    ("attachment", 400),
+    ("operation", 300),
+    ("death", 400),
+    ("reload", 400),
+    ("demo", 600),
+];
 
 /// Commands that the programs under test, `/init` and the kernel call.
 const COMMANDS: [&str; 14] = [

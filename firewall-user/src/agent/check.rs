@@ -79,6 +79,7 @@ fn judge(path: &Path, overrides: &Overrides) -> (Checked, String) {
 
 fn accepted(config: &Config) -> Checked {
     let mut warnings: Vec<String> = config.interfaces.iter().filter_map(|name| about_interface(config, name)).collect();
+    warnings.extend(config.control_group.as_deref().and_then(about_group));
     if let Some(session) = session::current() {
         warnings.extend(lockout::would_drop(config, &session));
     }
@@ -105,6 +106,14 @@ fn about_interface(config: &Config, name: &str) -> Option<String> {
             Some(format!("{name}: in generic mode GRO and LRO are switched off while Portcullis runs"))
         }
         Ok(Some(_)) => None,
+    }
+}
+
+fn about_group(name: &str) -> Option<String> {
+    match nix::unistd::Group::from_name(name) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!("there is no group `{name}`, which [control] names: `run` refuses it")),
+        Err(error) => Some(format!("group `{name}` cannot be asked for: {error}")),
     }
 }
 

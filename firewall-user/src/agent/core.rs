@@ -94,6 +94,9 @@ pub struct Core {
     pub paths: Paths,
     config_path: PathBuf,
     overrides: Overrides,
+    /// The files of the last attempt to read the configuration, and when it began.
+    files: Vec<PathBuf>,
+    pub read_at: SystemTime,
     trace: bool,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     pub config: Config,
@@ -170,7 +173,12 @@ impl Core {
             guarded: Guarded::new(),
             paths,
             config_path,
-            overrides,
+            overrides: Overrides {
+                file_is_optional: overrides.file_is_optional && config.files.is_empty(),
+                ..overrides
+            },
+            files: config.files.clone(),
+            read_at: config.read_at,
             trace,
             logger: None,
             config,
@@ -227,7 +235,14 @@ impl Core {
 
     /// `false` if nothing had changed.
     fn try_reload(&mut self) -> Result<bool, CoreError> {
-        let config = config::load(&self.config_path, &self.overrides)?;
+        self.read_at = SystemTime::now();
+        let loaded = config::load(&self.config_path, &self.overrides);
+        self.files = match &loaded {
+            Ok(config) => config.files.clone(),
+            Err(errors) => errors.files().to_vec(),
+        };
+        let config = loaded?;
+        self.overrides.file_is_optional &= config.files.is_empty();
         // One that was there once may be gone for a while: that is no reason to refuse a better policy.
         let interfaces = find_interfaces(&config.interfaces, &self.config.interfaces)?;
         let mut compiled = compile::compile(&config, &self.compiled.slots)?;
@@ -247,7 +262,7 @@ impl Core {
         if compiled == self.compiled && same_place {
             self.config = config;
             self.warn("restart", late);
-            return Ok(false);
+            return Ok(events.is_some());
         }
         compiled.policy.generation = generation.wrapping_add(1);
         if let Err(error) = self.swap(config, compiled, &interfaces) {
@@ -499,6 +514,14 @@ impl Core {
 
     pub fn config_path(&self) -> &std::path::Path {
         &self.config_path
+    }
+
+    /// The files that a change of may lead to another policy. Where the defaults stand in for a configuration, its place.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &*self.files {
+            [] => vec![std::path::absolute(&self.config_path).unwrap_or_else(|_| self.config_path.clone())],
+            files => files.to_vec(),
+        }
     }
 
     fn publish_names(&self) {

@@ -64,7 +64,7 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
         }
         // One whose interface is gone is detached already; without its pin, it goes in any case.
         let _gone = detach_pinned(&path);
-        remove_link_pin(&path, index).with_context(|| path.display().to_string())?;
+        remove_link_pin(&path, index)?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths).iter().map(ToString::to_string).collect();

@@ -1,76 +1,156 @@
 //! Notices when the configuration or a list file changes, whatever way an editor saves it.
+//!
+//! It looks at the files themselves, again and again. A look costs a few microseconds, and sees what a watch of folders
+//! does not tell of: a folder that was replaced, a link that leads elsewhere now, a network file system.
 
 use std::{
-    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use notify_debouncer_full::{
-    DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
-    notify::{self, RecommendedWatcher, RecursiveMode},
-};
+/// How often to ask [`Files::changed`]. Saving may take several steps, so a change counts once two looks agree on it.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks after which a file that is written to all the time is taken as it is.
+const PATIENCE: u32 = 5;
 
-/// Saving may take several steps; we wait until nothing has happened for as long.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// Watches the folders of files: editors replace files by renaming, which a watch on the file would lose.
+#[derive(Default)]
 pub(super) struct Files {
-    watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
-    folders: BTreeSet<PathBuf>,
-    files: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    paths: Vec<PathBuf>,
+    /// The files as they were when a change was last told, or they were first read.
+    known: Vec<Option<Stamp>>,
+    /// As they were at the last look.
+    last: Vec<Option<Stamp>>,
+    /// Looks that found them other than known, in a row.
+    unlike: u32,
 }
 
-/// What changes when a file's content does: device, inode, size, modification time.
-type Stamp = (u64, u64, u64, i64, i64);
+/// What changes when a file is written or another takes its place: device, inode, size, time of the last change. `None`
+/// for a file that is not there.
+type Stamp = (u64, u64, u64, Duration);
 
 impl Files {
-    /// Calls `changed` when something happened in a folder that is watched.
-    pub(super) fn new(changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
-        let handler = move |result: DebounceEventResult| match result {
-            // Reading a file is no change; a look at a changed one costs little.
-            Ok(events) if events.iter().all(|event| event.kind.is_access()) => {}
-            // Errors are overflows of the queue: something happened.
-            Ok(_) | Err(_) => changed(),
-        };
-        let watcher = new_debouncer(QUIET, None, handler)?;
-        Ok(Self { watcher, folders: BTreeSet::new(), files: Vec::new(), seen: Vec::new() })
+    /// Looks at exactly these files from now on. Of those that are new here, what was written after `read_at` counts as
+    /// changed.
+    pub(super) fn watch(&mut self, paths: Vec<PathBuf>, read_at: SystemTime) {
+        let read_at = read_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let known = paths.iter().map(|path| match self.paths.iter().position(|watched| watched == path) {
+            Some(index) => self.known[index],
+            None => stamp(path).filter(|(.., written)| *written <= read_at),
+        });
+        self.known = known.collect();
+        self.paths = paths;
+        self.last.clear();
     }
 
-    /// Watches exactly these files from now on. What was written after `read_at` counts as changed.
-    pub(super) fn watch(&mut self, files: &[PathBuf], read_at: SystemTime) -> notify::Result<()> {
-        let folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
-        for folder in folders.difference(&self.folders) {
-            self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
-        for folder in self.folders.difference(&folders) {
-            // A folder that is gone is not watched either.
-            let _gone = self.watcher.unwatch(folder);
-        }
-        self.folders = folders;
-        if files != self.files {
-            self.files = files.to_vec();
-            let read_at = read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-            let written = |(.., seconds, nanos): &Stamp| i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos);
-            self.seen =
-                self.stamps().into_iter().map(|stamp| stamp.filter(|stamp| written(stamp) <= read_at)).collect();
-        }
-        Ok(())
-    }
-
-    /// Whether a file differs from what it was at the last call.
+    /// Whether a file has changed since this last said so.
     pub(super) fn changed(&mut self) -> bool {
-        let stamps = self.stamps();
-        let changed = stamps != self.seen;
-        self.seen = stamps;
-        changed
+        let now: Vec<_> = self.paths.iter().map(stamp).collect();
+        if now == self.known {
+            self.unlike = 0;
+            return false;
+        }
+        self.unlike += 1;
+        let rests = now == self.last;
+        self.last = now;
+        if !rests && self.unlike < PATIENCE {
+            return false;
+        }
+        self.known.clone_from(&self.last);
+        self.unlike = 0;
+        true
+    }
+}
+
+fn stamp(path: &PathBuf) -> Option<Stamp> {
+    let about = fs::metadata(path).ok()?;
+    // Unlike the time of modification, nobody can set this one back.
+    let changed = Duration::new(about.ctime().try_into().unwrap_or(0), about.ctime_nsec().try_into().unwrap_or(0));
+    Some((about.dev(), about.ino(), about.size(), changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, path::Path};
+
+    use super::*;
+
+    /// Files that were read long after they were written.
+    fn watched(paths: &[&Path]) -> Files {
+        let mut files = Files::default();
+        files.watch(paths.iter().map(|path| path.to_path_buf()).collect(), SystemTime::now() + Duration::from_secs(1));
+        assert!(!files.changed());
+        files
     }
 
-    fn stamps(&self) -> Vec<Option<Stamp>> {
-        let stamp = |about: fs::Metadata| (about.dev(), about.ino(), about.size(), about.mtime(), about.mtime_nsec());
-        self.files.iter().map(|file| fs::metadata(file).ok().map(stamp)).collect()
+    /// Asks as often as it takes, and once more: a change is told once.
+    #[track_caller]
+    fn assert_told(files: &mut Files) {
+        assert!(!files.changed(), "at once: it may be half written");
+        assert!(files.changed());
+        assert!(!files.changed());
+    }
+
+    #[test]
+    fn whatever_way_it_is_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("a")).unwrap();
+        fs::create_dir(path("b")).unwrap();
+        fs::write(path("a/list"), "1").unwrap();
+        fs::write(path("b/list"), "2").unwrap();
+        symlink("a", path("now")).unwrap();
+        let list = path("now/list");
+        let mut files = watched(&[&list]);
+
+        fs::write(path("a/list"), "in place").unwrap();
+        assert_told(&mut files);
+        fs::write(path("a/new"), "renamed").unwrap();
+        fs::rename(path("a/new"), path("a/list")).unwrap();
+        assert_told(&mut files);
+        fs::remove_file(path("a/list")).unwrap();
+        assert_told(&mut files);
+        fs::write(path("a/list"), "made anew").unwrap();
+        assert_told(&mut files);
+        symlink("b", path("next")).unwrap();
+        fs::rename(path("next"), path("now")).unwrap();
+        assert_told(&mut files);
+        fs::write(path("b/list"), "behind the link").unwrap();
+        assert_told(&mut files);
+        fs::remove_dir_all(path("b")).unwrap();
+        fs::create_dir(path("b")).unwrap();
+        fs::write(path("b/list"), "in a folder made anew").unwrap();
+        assert_told(&mut files);
+        fs::write(path("b/list"), "and again").unwrap();
+        assert_told(&mut files);
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        let mut files = watched(&[&path]);
+        let told = (1..20).filter(|length| {
+            fs::write(&path, "x".repeat(*length)).unwrap();
+            files.changed()
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [5, 10, 15]);
+    }
+
+    #[test]
+    fn what_was_written_while_it_was_read_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+        fs::write(&old, "").unwrap();
+        let mut files = watched(&[&old]);
+        fs::write(&new, "").unwrap();
+        files.watch(vec![old.clone(), new.clone()], SystemTime::now() + Duration::from_secs(1));
+        assert!(!files.changed());
+        fs::write(&old, "changed, not told yet").unwrap();
+        files.watch(vec![old.clone()], SystemTime::now() + Duration::from_secs(1));
+        assert_told(&mut files);
+        files.watch(vec![old, new], SystemTime::now() - Duration::from_secs(1));
+        assert_told(&mut files);
     }
 }

@@ -14,7 +14,6 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
     task::spawn_blocking,
 };
 
@@ -22,7 +21,7 @@ use super::{
     bans,
     core::{Core, CoreError},
     drain::Drain,
-    files::Files,
+    files::{Files, LOOK_EVERY},
     lockout, offloads, preflight,
     service::Service,
 };
@@ -107,7 +106,7 @@ fn control_group(name: Option<&str>) -> Result<Option<nix::unistd::Gid>> {
 enum Wake {
     Stop,
     Reload,
-    FilesChanged,
+    Look,
     HostChanged,
     Tick,
 }
@@ -119,21 +118,16 @@ async fn serve(
     scraped: Option<std::net::TcpListener>,
 ) -> Result<ExitCode> {
     let banned = Arc::new(AtomicBool::new(false));
-    let (drain, mut files, mut changes) = {
+    let mut files = Files::default();
+    let drain = {
         let core = service.core();
-        let drain = Drain {
+        files.watch(core.files(), core.read_at);
+        Drain {
             ring: core.shared.events()?,
             names: Arc::clone(&core.names),
             sinks: Arc::clone(&core.sinks),
             banned: Arc::clone(&banned),
-        };
-        let (changed, changes) = mpsc::unbounded_channel();
-        let mut files = Files::new(move || {
-            // The receiver goes only when we stop.
-            let _stopping = changed.send(());
-        })?;
-        files.watch(&core.config.files, core.config.read_at)?;
-        (drain, files, changes)
+        }
     };
     spawn("events", async move {
         drain.run().await;
@@ -151,6 +145,8 @@ async fn serve(
     let mut hangup: Signal = signal(SignalKind::hangup())?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     announce(&service);
     loop {
@@ -158,15 +154,14 @@ async fn serve(
             _ = stop.0.recv() => Wake::Stop,
             _ = stop.1.recv() => Wake::Stop,
             _ = hangup.recv() => Wake::Reload,
-            _ = changes.recv() => Wake::FilesChanged,
+            _ = look.tick() => Wake::Look,
             result = host.next() => { result?; Wake::HostChanged }
             _ = tick.tick() => Wake::Tick,
         };
         match wake {
             Wake::Stop => break,
             Wake::Reload => files = reload(&service, files).await?,
-            Wake::FilesChanged => {
-                while changes.try_recv().is_ok() {}
+            Wake::Look => {
                 if files.changed() {
                     files = reload(&service, files).await?;
                 }
@@ -191,10 +186,6 @@ async fn serve(
                 if spawn_blocking(move || housekeeping(&keeper, changed, sweep)).await? {
                     tracing::error!("the policy was not confirmed in time: it was taken back");
                     return Ok(ExitCode::FAILURE);
-                }
-                // What no watch tells of: a folder that was replaced, a link to elsewhere, a network file system.
-                if sweep && files.changed() {
-                    files = reload(&service, files).await?;
                 }
             }
         }
@@ -235,9 +226,8 @@ async fn reload(service: &Arc<Service>, mut files: Files) -> Result<Files> {
         if let Err(refusal) = service.reload() {
             tracing::error!("reload refused, the policy before stays in force:\n{}", refusal.message);
         }
-        let mut core = service.core();
-        let watched = files.watch(&core.config.files, core.config.read_at);
-        core.warn("files", watched.err().map(|error| format!("files are not watched: {error}")));
+        let core = service.core();
+        files.watch(core.files(), core.read_at);
         drop(core);
         files
     });

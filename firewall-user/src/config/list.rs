@@ -28,7 +28,7 @@ const MAX_FILE: u64 = 256 << 20;
 /// Problems of one list file that are shown; the others are counted.
 const SHOWN: usize = 20;
 
-/// Reads all lists; the paths of list files that were read go to `files`.
+/// Reads all lists; the paths of list files go to `files`.
 pub(super) fn lower(dmz: &Table<'_>, folder: &Path, files: &mut Vec<PathBuf>) -> Vec<List> {
     let mut names = Names::new("list");
     let mut lists = Vec::new();
@@ -93,6 +93,7 @@ fn file_prefixes(
     files: &mut Vec<PathBuf>,
 ) -> Vec<IpNet> {
     let Some(path) = folder_path(value, folder) else { return Vec::new() };
+    files.push(std::path::absolute(&path).unwrap_or_else(|_| path.clone()));
     let shown = path.display().to_string();
     let text = read(&path, MAX_FILE).and_then(|bytes| {
         String::from_utf8(bytes).map_err(|error| {
@@ -103,9 +104,8 @@ fn file_prefixes(
     });
     match text {
         Ok(text) => {
-            files.push(std::path::absolute(&path).unwrap_or(path));
             let parsed = parse_file(&shown, &text, family, action);
-            parsed.problems.into_iter().for_each(|problem| context.push(problem));
+            parsed.problems.into_iter().for_each(|problem| context.push(|| problem));
             parsed.prefixes
         }
         Err(cause) => {
@@ -149,11 +149,7 @@ fn parse_file(name: &str, text: &str, family: Option<Family>, action: Option<Lis
         }
         offset += line.len() + 1;
     }
-    if let Some((mut problem, count)) = rest {
-        let lines = if count == 1 { "line" } else { "lines" };
-        problem.message = format!("{count} more wrong {lines}, of which this is the first");
-        problems.push(problem.count(count));
-    }
+    problems.extend(rest.map(|(first, count)| first.rest("wrong lines", count)));
     Parsed { prefixes, problems }
 }
 
@@ -211,7 +207,7 @@ mod tests {
             let parsed = parse_block(text);
             let [problem] = &parsed.problems[..] else { panic!("{text:?}: {:?}", parsed.problems) };
             assert_eq!((problem.line, problem.column, &*problem.message), (line, column, message), "{text:?}");
-            let report = super::super::report::Errors::new(parsed.problems).report(false);
+            let report = super::super::report::Errors::new(parsed.problems, vec![]).report(false);
             assert!(report.contains(&format!("[list.txt:{line}:{column}]")), "{report}");
         }
     }
@@ -225,7 +221,7 @@ mod tests {
             (parsed.problems[20].line, &*parsed.problems[20].message),
             (21, "980 more wrong lines, of which this is the first")
         );
-        assert_eq!(super::super::report::Errors::new(parsed.problems).len(), 1000);
+        assert_eq!(super::super::report::Errors::new(parsed.problems, vec![]).len(), 1000);
         assert_eq!(parse_block(&"bad\n".repeat(20)).problems.len(), 20);
     }
 
@@ -250,7 +246,7 @@ mod tests {
         let line = "\u{0}\u{1b}[2Jü".repeat(100_000);
         let parsed = parse_block(&format!("{line}\n{line}\n10.0.0.0/8\n{line}"));
         assert_eq!(parsed.problems.len(), 3);
-        let report = super::super::report::Errors::new(parsed.problems).report(false);
+        let report = super::super::report::Errors::new(parsed.problems, vec![]).report(false);
         assert!(report.len() < 5000 && !report.contains('\u{1b}') && !report.contains('\u{0}'), "{report}");
     }
 

@@ -4,7 +4,7 @@
 //! default, so the configuration counts only if nothing was written down.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     ops::Range,
     path::{Path, PathBuf},
@@ -57,11 +57,11 @@ pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, ove
         OnAgentExit::Keep,
     );
     let dmz = dmz(root.table("dmz"), folder, &mut files);
-    let events = events(root.table("events"), folder);
+    let events = events(root.table("events"), folder, &files);
     let metrics = metrics(root.table("metrics"));
     let control_group = control_group(root.table("control"));
     root.finish();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
     let read_at = std::time::SystemTime::now();
     Config { files, read_at, interfaces, xdp_mode, on_agent_exit, dmz, events, metrics, control_group }
@@ -102,15 +102,8 @@ impl Names {
 
 /// Services by their words, each once.
 pub(super) fn services(items: Vec<Value<'_>>) -> Vec<Services> {
-    let mut services: Vec<Services> = Vec::new();
-    for item in items {
-        if let Some(word) = item.parsed(str::parse)
-            && !services.contains(&word)
-        {
-            services.push(word);
-        }
-    }
-    services
+    let mut seen = HashSet::new();
+    items.into_iter().filter_map(|item| item.parsed(str::parse)).filter(|word| seen.insert(*word)).collect()
 }
 
 /// A path; a relative one starts at `folder`.
@@ -129,22 +122,26 @@ fn interfaces(root: &Table<'_>, overrides: &Overrides) -> Vec<String> {
     } else {
         root.get("interfaces")
     };
-    let mut written: Vec<(String, Range<usize>)> = Vec::new();
+    let mut written: Vec<String> = Vec::new();
+    let mut places: HashMap<String, Range<usize>> = HashMap::new();
     let items = value.as_ref().and_then(|value| value.clone().items());
     if let (Some(value), Some([])) = (&value, items.as_deref()) {
         value.problem("`interfaces` is empty", "name at least one, such as `\"eth0\"`".to_owned());
     }
     for item in items.unwrap_or_default() {
         let Some(name) = item.parsed(interface) else { continue };
-        match written.iter().find(|(earlier, _)| *earlier == name) {
-            Some((_, place)) => {
+        match places.get(&name) {
+            Some(place) => {
                 item.clash(format!("`{name}` is named twice"), place.clone(), "here already", "remove one of the two");
             }
-            None => written.push((name, item.span)),
+            None => {
+                places.insert(name.clone(), item.span);
+                written.push(name);
+            }
         }
     }
     if overrides.interfaces.is_empty() {
-        return written.into_iter().map(|(name, _)| name).collect();
+        return written;
     }
     let mut interfaces: Vec<String> = Vec::new();
     for name in &overrides.interfaces {
@@ -156,7 +153,7 @@ fn interfaces(root: &Table<'_>, overrides: &Overrides) -> Vec<String> {
             Ok(name) => interfaces.push(name),
             Err(invalid) => {
                 let source = Source::new("--interface", name);
-                root.context.push(Problem::from_invalid(&source, 0..name.len(), invalid));
+                root.context.push(|| Problem::from_invalid(&source, 0..name.len(), invalid));
             }
         }
     }
@@ -241,9 +238,19 @@ fn tables(table: Table<'_>) -> Tables {
     tables
 }
 
-fn events(table: Table<'_>, folder: &Path) -> Events {
+/// `files` are those that the configuration is read from.
+fn events(table: Table<'_>, folder: &Path, files: &[PathBuf]) -> Events {
     let (stdout, journald) = (table.switch("stdout", true), table.switch("journald", false));
-    let file = table.get("file").and_then(|value| event_file(value, folder));
+    let place = table.get("file");
+    let file = place.clone().and_then(|value| event_file(value, folder));
+    if let (Some(place), Some(file)) = (place, &file)
+        && std::path::absolute(&file.path).is_ok_and(|path| files.contains(&path))
+    {
+        place.problem(
+            "events would be written into a file that is read here",
+            "give them a file of their own".to_owned(),
+        );
+    }
     table.finish();
     Events { stdout, journald, file }
 }

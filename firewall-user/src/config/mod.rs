@@ -17,9 +17,10 @@ mod tests;
 pub mod units;
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::Read as _,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -41,7 +42,8 @@ const MAX_FILE: u64 = 16 << 20;
 pub struct Overrides {
     /// Not empty: replaces [`Config::interfaces`].
     pub interfaces: Vec<String>,
-    /// Without a file at the path, the defaults are the configuration.
+    /// Without a file at the path, the defaults are the configuration. For an agent that never read one: a file that was
+    /// removed does not stand for the defaults.
     pub file_is_optional: bool,
 }
 
@@ -52,28 +54,27 @@ pub struct Overrides {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Errors> {
     let read_at = SystemTime::now();
     let name = path.display().to_string();
-    let whole_file = |text: &str, message: String| Problem::new(&Source::new(&*name, text), 0..0, message);
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let bytes = match read(path, MAX_FILE) {
         Ok(bytes) => bytes,
         Err(_) if overrides.file_is_optional && !path.exists() => {
             return parse("the defaults", "", Path::new(""), Vec::new(), overrides);
         }
-        Err(cause) => return Err(Errors::new(vec![whole_file("", format!("cannot read the configuration: {cause}"))])),
+        Err(cause) => {
+            let message = format!("cannot read the configuration: {cause}");
+            return Err(Errors::new(vec![Problem::new(&Source::new(&*name, ""), 0..0, message)], vec![file]));
+        }
     };
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let source = Source::new(&*name, &String::from_utf8_lossy(error.as_bytes()));
-            return Err(Errors::new(vec![Problem::new(
-                &source,
-                valid..valid + 1,
-                "the configuration is not UTF-8 here",
-            )]));
+            let problem = Problem::new(&source, valid..valid + 1, "the configuration is not UTF-8 here");
+            return Err(Errors::new(vec![problem], vec![file]));
         }
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(Config { read_at, ..parse(&name, text, folder, vec![file], overrides)? })
 }
@@ -85,7 +86,7 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
     let syntax = Syntax::new(&source, &document, &syntax);
     let context = raw::Context::new(source.clone(), !syntax.problems.is_empty());
     let config = lower::lower(raw::Table::root(document.get_ref(), &context), folder, files, overrides);
-    let mut problems = context.into_problems();
+    let (mut problems, rest) = context.into_problems();
     problems.retain(|problem| !problem.is_in(&source) || syntax.trusts(problem));
     problems.extend(syntax.problems);
     if problems.is_empty() {
@@ -93,15 +94,18 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
     }
     // Those of list files stay behind, in the order they were read.
     problems.sort_by_key(|problem| if problem.is_in(&source) { (0, problem.offset()) } else { (1, 0) });
-    Err(Errors::new(problems))
+    problems.extend(rest);
+    Err(Errors::new(problems, config.files))
 }
 
-/// The bytes of a file, unless there are more than `limit`; otherwise why not.
+/// The bytes of a regular file, unless there are more than `limit`; otherwise why not. Does not wait for anybody.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    // A pipe that nobody writes to must not hold up the agent; a file ignores this.
+    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = open.map_err(|error| error.to_string())?;
     let about = file.metadata().map_err(|error| error.to_string())?;
-    if about.is_dir() {
-        return Err("it is a directory".to_owned());
+    if !about.is_file() {
+        return Err(if about.is_dir() { "it is a directory" } else { "it is not a regular file" }.to_owned());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(about.len().min(limit)).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -117,7 +121,7 @@ const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("monitor", Mode::M
 /// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Every file that was read, the configuration itself first: what the agent watches.
+    /// Every file that was read, the configuration itself first; none for the defaults.
     pub files: Vec<PathBuf>,
     /// When reading them began: what changed since then may not be in it.
     pub read_at: SystemTime,

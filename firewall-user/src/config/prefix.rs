@@ -30,7 +30,7 @@ pub(super) enum Fault {
     HostBits(IpNet),
     /// An IPv4 address in IPv6 clothes: no packet has it, its IPv4 form is meant.
     Mapped,
-    /// Length 0.
+    /// Length 0, of IPv4 in IPv6 notation as well.
     Everything,
     Family(Family),
 }
@@ -55,7 +55,7 @@ pub(super) fn parse(text: &str, family: Option<Family>) -> Result<IpNet, Fault> 
         && length >= 96
         && v6.addr().to_ipv4_mapped().is_some()
     {
-        return Err(Fault::Mapped);
+        return Err(if length == 96 { Fault::Everything } else { Fault::Mapped });
     }
     match (family, prefix) {
         (Some(Family::V4), IpNet::V6(_)) => return Err(Fault::Family(Family::V4)),
@@ -168,6 +168,7 @@ mod tests {
             ("::ffff:192.0.2.7", None, "IPv4 prefix in IPv6 notation", "write `192.0.2.7/32`"),
             ("0.0.0.0/0", None, "is every address", "switch off lists"),
             ("::/0", None, "is every address", "switch off lists"),
+            ("::ffff:0:0/96", None, "is every address", "switch off lists"),
             ("10.0.0.0/33", None, "has a wrong prefix length", "from 1 to 32"),
             ("10.0.0.0/", None, "has a wrong prefix length", "from 1 to 32"),
             ("10.0.0.0/08", None, "has a wrong prefix length", "from 1 to 32"),

@@ -10,10 +10,15 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Invalid, Problem, Source, quoted};
 
+/// Problems of the document that are shown; the others are counted. Who gives us a file of another kind has many.
+pub(super) const SHOWN: usize = 1000;
+
 /// Where problems of one document are written down.
 pub(super) struct Context {
     pub(super) source: Arc<Source>,
     problems: RefCell<Vec<Problem>>,
+    /// The first problem beyond [`SHOWN`], and how many there are.
+    rest: RefCell<Option<(Problem, usize)>>,
     /// The document could not be parsed whole, so what is missing may have been there.
     pub(super) broken: bool,
     /// Keys that tables were asked for, as `table.key`.
@@ -26,18 +31,26 @@ impl Context {
         Self {
             source,
             problems: RefCell::default(),
+            rest: RefCell::default(),
             broken,
             #[cfg(test)]
             known: RefCell::default(),
         }
     }
 
-    pub(super) fn push(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
+    pub(super) fn push(&self, problem: impl FnOnce() -> Problem) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < SHOWN {
+            return problems.push(problem());
+        }
+        let mut rest = self.rest.borrow_mut();
+        rest.get_or_insert_with(|| (problem(), 0)).1 += 1;
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    /// The problems, and one that stands for those which are not shown.
+    pub(super) fn into_problems(self) -> (Vec<Problem>, Option<Problem>) {
+        let rest = self.rest.into_inner().map(|(first, count)| first.rest("errors", count));
+        (self.problems.into_inner(), rest)
     }
 }
 
@@ -113,7 +126,7 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn problem(&self, message: impl Into<String>, help: impl Into<Option<String>>) {
-        self.context.push(Problem::new(&self.context.source, self.span.clone(), message).help(help));
+        self.context.push(|| Problem::new(&self.context.source, self.span.clone(), message).help(help));
     }
 
     /// To be called once all known keys were asked for: the others are problems.
@@ -124,14 +137,15 @@ impl<'d> Table<'d> {
             if asked.contains(&name) {
                 continue;
             }
-            let place = if self.name.is_empty() { String::new() } else { format!(" in `{}`", self.name) };
-            let help = match closest(name, &asked) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => format!("known keys{place}: {}", list(&asked)),
-            };
-            let problem =
-                Problem::new(&self.context.source, key.span(), format!("unknown key {}{place}", quoted(name)));
-            self.context.push(problem.help(help));
+            self.context.push(|| {
+                let place = if self.name.is_empty() { String::new() } else { format!(" in `{}`", self.name) };
+                let help = match closest(name, &asked) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => format!("known keys{place}: {}", list(&asked)),
+                };
+                let message = format!("unknown key {}{place}", quoted(name));
+                Problem::new(&self.context.source, key.span(), message).help(help)
+            });
         }
     }
 }
@@ -244,17 +258,19 @@ impl<'d> Value<'d> {
     }
 
     pub(super) fn problem(&self, message: impl Into<String>, help: impl Into<Option<String>>) {
-        self.context.push(Problem::new(&self.context.source, self.span.clone(), message).help(help));
+        self.context.push(|| Problem::new(&self.context.source, self.span.clone(), message).help(help));
     }
 
     /// A problem that has to do with an earlier place, too.
     pub(super) fn clash(&self, message: String, earlier: Range<usize>, label: &str, help: &str) {
-        let problem = Problem::new(&self.context.source, self.span.clone(), message).also(earlier, label);
-        self.context.push(problem.help(help.to_owned()));
+        self.context.push(|| {
+            let problem = Problem::new(&self.context.source, self.span.clone(), message).also(earlier, label);
+            problem.help(help.to_owned())
+        });
     }
 
     pub(super) fn invalid(&self, invalid: Invalid) {
-        self.context.push(Problem::from_invalid(&self.context.source, self.span.clone(), invalid));
+        self.context.push(|| Problem::from_invalid(&self.context.source, self.span.clone(), invalid));
     }
 
     fn wrong_type(&self, wanted: &str) {

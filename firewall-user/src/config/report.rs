@@ -3,7 +3,7 @@
 //! In: a source text, a place in it, a message. Out: [`Errors`], as a report for people or as values for `--json`. All
 //! text of a file is made harmless for terminals before it is shown: list files come from strangers.
 
-use std::{fmt, io::IsTerminal as _, ops::Range, sync::Arc};
+use std::{fmt, io::IsTerminal as _, ops::Range, path::PathBuf, sync::Arc};
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
@@ -42,12 +42,19 @@ impl std::error::Error for Invalid {}
 #[derive(Clone, Debug)]
 pub struct Errors {
     problems: Vec<Problem>,
+    files: Vec<PathBuf>,
 }
 
 impl Errors {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    /// `files`: the configuration, and the list files it names.
+    pub(super) fn new(problems: Vec<Problem>, files: Vec<PathBuf>) -> Self {
         debug_assert!(!problems.is_empty(), "no errors at all");
-        Self { problems }
+        Self { problems, files }
+    }
+
+    /// Every file that was read, or should have been: a change of one of them may put things right.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// In order: the configuration file's by place, then each list file's.
@@ -157,8 +164,11 @@ impl Problem {
         self
     }
 
-    pub(super) fn count(mut self, count: usize) -> Self {
-        self.count = count;
+    /// Turns the first of `count` problems that are not shown into one that stands for all of them; `what` is plural.
+    pub(super) fn rest(mut self, what: &str, count: usize) -> Self {
+        let what = if count == 1 { what.trim_end_matches('s') } else { what };
+        self.message = format!("{count} more {what}, of which this is the first");
+        (self.help, self.also, self.count) = (None, None, count);
         self
     }
 
@@ -200,8 +210,10 @@ impl Diagnostic for Problem {
 /// A text that problems point into, or an excerpt of one.
 pub(super) struct Source {
     name: String,
-    /// Not empty. Byte for byte as long as the original, but harmless.
+    /// Byte for byte as long as the original, but harmless, and with a newline at its end: a caret may point there.
     text: String,
+    /// Where its lines begin.
+    lines: Vec<usize>,
     /// Number of the first line of `text`.
     first_line: usize,
     /// Where in `text` a line begins that lacks its beginning, and how many characters of it.
@@ -215,8 +227,11 @@ const MARGIN: usize = 100;
 
 impl Source {
     pub(super) fn new(name: impl Into<String>, text: &str) -> Arc<Self> {
-        let text = if text.is_empty() { "\n".to_owned() } else { harmless(text) };
-        Arc::new(Self { name: harmless(&name.into()), text, first_line: 1, cut: (0, 0) })
+        let mut text = harmless(text);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Arc::new(Self { name: harmless(&name.into()), lines: lines(&text), text, first_line: 1, cut: (0, 0) })
     }
 
     /// The lines around `span` of `text`, wide ones cut, and where `span` is in them. `span` is in line `number`.
@@ -243,7 +258,7 @@ impl Source {
         let shift = |offset: usize| offset - from + start;
         let span = shift(span.start)..shift(span.end.min(span.start + MARGIN));
         let name = harmless(name);
-        (Arc::new(Self { name, text: harmless(&shown), first_line, cut }), span)
+        (Arc::new(Self { name, lines: lines(&shown), text: harmless(&shown), first_line, cut }), span)
     }
 
     /// Whether a line that a report would show of `span` is wide.
@@ -259,7 +274,7 @@ impl Source {
     }
 
     /// `span` within its first line and on character boundaries. The end of the text belongs to its last line.
-    fn clamp(&self, span: Range<usize>) -> Range<usize> {
+    pub(super) fn clamp(&self, span: Range<usize>) -> Range<usize> {
         let text = &self.text;
         let end_of_text = text.strip_suffix('\n').unwrap_or(text).len();
         let start = text.floor_char_boundary(span.start.min(end_of_text));
@@ -269,11 +284,15 @@ impl Source {
     }
 
     fn position(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = self.first_line + before.bytes().filter(|byte| *byte == b'\n').count();
-        let cut = if self.cut.0 == line_start { self.cut.1 } else { 0 };
-        (line, cut + before[line_start..].chars().count() + 1)
+        let index = self.line(offset) - self.first_line;
+        let start = self.lines[index];
+        let cut = if self.cut.0 == start { self.cut.1 } else { 0 };
+        (self.first_line + index, cut + self.text[start..offset].chars().count() + 1)
+    }
+
+    /// The number of the line that holds the byte at `offset`.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.first_line + self.lines.partition_point(|start| *start <= offset) - 1
     }
 }
 
@@ -320,6 +339,11 @@ impl SourceCode for Source {
     }
 }
 
+/// Where the lines of `text` begin.
+fn lines(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect()
+}
+
 /// The line that holds the byte at `offset`, without its newline.
 pub(super) fn line_around(text: &str, offset: usize) -> Range<usize> {
     let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -330,10 +354,11 @@ pub(super) fn line_around(text: &str, offset: usize) -> Range<usize> {
 /// `text`, quoted for a message, and shortened if it is long.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
-    match text.char_indices().nth(LONGEST) {
+    let quoted = match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("`{}…`", &text[..end]),
         None => format!("`{text}`"),
-    }
+    };
+    quoted.replace('\n', "\\n")
 }
 
 /// `text` without what a terminal would obey (control characters) or what would change the order it is read in
@@ -370,7 +395,7 @@ mod tests {
         let at = source.text.find('5').unwrap();
         let problem = Problem::new(&source, at..at + 1, "no");
         assert_eq!((problem.line, problem.column), (2, 8));
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         assert!(report.contains("[file:2:8]"), "{report}");
         assert!(report.contains("1 error\n"), "{report}");
     }
@@ -381,9 +406,13 @@ mod tests {
             let source = Source::new("file", text);
             for start in 0..8 {
                 for end in start..8 {
-                    let errors = Errors::new(vec![Problem::new(&source, start..end, "no").also(0..1, "here")]);
+                    let errors = Errors::new(vec![Problem::new(&source, start..end, "no").also(0..1, "here")], vec![]);
                     let report = errors.report(false);
                     assert!(report.contains("[file:"), "{text:?} {start}..{end}: {report}");
+                    assert!(
+                        report.contains(['▲', '─', '┬']) && report.contains(" · "),
+                        "{text:?} {start}..{end}: {report}"
+                    );
                 }
             }
         }
@@ -395,7 +424,7 @@ mod tests {
         assert_eq!(span, 6..12);
         let problem = Problem::new(&source, 6..12, "bad").help("good".to_owned());
         assert_eq!((problem.line, problem.column), (500_000, 1));
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         for part in ["[list:500000:1]", "499999 │ first", "500000 │ second", "500001 │ third", "help: good"] {
             assert!(report.contains(part), "{part} in {report}");
         }
@@ -411,7 +440,7 @@ mod tests {
         assert_eq!((problem.line, problem.column, problem.offset()), (2, 100_003, at));
         assert!(problem.is_in(&source));
         assert_eq!(problem.message, "no (the other: line 1, column 4)");
-        let report = Errors::new(vec![problem]).report(false);
+        let report = Errors::new(vec![problem], vec![]).report(false);
         assert!(report.contains("[file:2:100003]") && report.contains("ü=xabcd"), "{report}");
         assert!(report.len() < 4000, "{report}");
     }

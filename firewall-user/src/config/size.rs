@@ -41,8 +41,10 @@ fn rules(table: &Table<'_>, default_mode: Mode) -> Vec<SizeRule> {
             let place: &std::ops::Range<usize> = &places[earlier];
             port.clash(message, place.clone(), "overlaps this one", "a service can have one size rule");
         }
-        rules.push(rule);
-        places.push(port.span);
+        if index < MAX_SIZE_RULES as usize {
+            rules.push(rule);
+            places.push(port.span);
+        }
     }
     rules
 }

@@ -3,14 +3,17 @@
 //! In: what the parser complained of, and the document it recovered. Out: one problem a line, and how far the recovered
 //! document can be trusted, so that its other errors are shown as well, but none that is only a consequence.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue, Error},
 };
 
-use super::report::{Problem, Source, line_around};
+use super::{
+    raw::SHOWN,
+    report::{Problem, Source, line_around},
+};
 
 pub(super) struct Syntax {
     pub(super) problems: Vec<Problem>,
@@ -28,13 +31,25 @@ impl Syntax {
         let end = unclosed.map_or(usize::MAX, |(start, _)| start);
         let mut lost = Vec::from_iter(unclosed.map(|(start, _)| start..usize::MAX));
         let mut problems: Vec<Problem> = Vec::new();
+        let mut rest: Option<(Problem, usize)> = None;
+        let mut lines = HashSet::new();
         for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            let problem = Problem::new(source, span, format!("not TOML: {}", error.message()));
-            if problem.offset() < end && problems.iter().all(|earlier| earlier.line != problem.line) {
-                lost.push(statement(source.text(), problem.offset()));
-                problems.push(problem);
+            let span = source.clamp(error.span().unwrap_or(0..0));
+            if span.start >= end || !lines.insert(source.line(span.start)) {
+                continue;
             }
+            let problem = || Problem::new(source, span.clone(), format!("not TOML: {}", error.message()));
+            if problems.len() < SHOWN {
+                lost.push(statement(source.text(), span.start));
+                problems.push(problem());
+            } else {
+                rest.get_or_insert_with(|| (problem(), 0)).1 += 1;
+            }
+        }
+        if let Some((first, count)) = rest {
+            // What follows is of no use: the file is something else.
+            lost.push(first.offset()..usize::MAX);
+            problems.push(first.rest("wrong lines", count));
         }
         if let Some((start, closing)) = unclosed {
             let problem = Problem::new(source, start..start + 1, "not TOML: this is never closed");

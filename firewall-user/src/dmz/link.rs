@@ -19,7 +19,7 @@ use aya::programs::{
 
 use super::{
     instance::Instance,
-    syscall::{LinkPlace, link_place},
+    syscall::{LinkPlace, detach_pinned, link_place},
 };
 use crate::{
     config::{OnAgentExit, XdpMode},
@@ -211,7 +211,7 @@ impl Links {
         }
         // No link, a stale one, or one in the wrong mode.
         for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
-            remove(stale)?;
+            unpin(stale)?;
         }
         let modes: &[(Mode, AyaMode)] = match wanted {
             XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
@@ -373,10 +373,10 @@ pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
 }
 
 /// Removes one of [`link_pins`], and the filter that it stands for. A link without another pin or holder goes with it.
-pub fn remove_link_pin(path: &Path, index: u32) -> io::Result<()> {
+pub fn remove_link_pin(path: &Path, index: u32) -> Result<(), LinkError> {
     let is_filter = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"filter-"));
     if !is_filter {
-        return fs::remove_file(path);
+        return unpin(path);
     }
     // With its interface, the filter is gone, too.
     if let Ok(name) = nix::net::if_::if_indextoname(index)
@@ -384,7 +384,7 @@ pub fn remove_link_pin(path: &Path, index: u32) -> io::Result<()> {
     {
         detach_filter(name);
     }
-    fs::remove_dir(path)
+    fs::remove_dir(path).map_err(|source| LinkError::Pin { path: path.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<(), LinkError> {
@@ -394,6 +394,16 @@ fn remove(path: &Path) -> Result<(), LinkError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes a pin for good. A link of XDP is off its interface when this returns; without its last pin alone it would go some
+/// moments later, and be in the way of the next until then.
+fn unpin(path: &Path) -> Result<(), LinkError> {
+    if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"egress-")) {
+        // One whose interface is gone is off it already.
+        let _gone = detach_pinned(path);
+    }
+    remove(path)
 }
 
 /// The link we hold, or that is pinned at `path`.

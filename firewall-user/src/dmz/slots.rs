@@ -17,7 +17,11 @@ pub struct Exhausted;
 
 impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "more than {MAX_RULES} lists, size rules and rates, those of the policy being replaced included")
+        write!(
+            f,
+            "more than {MAX_RULES} lists, size rules and rates, those of the policy being replaced included: rename fewer at \
+             a time"
+        )
     }
 }
 

@@ -1,13 +1,15 @@
 //! Lines to a file that is rotated by size: `path` becomes `path.1`, that `path.2`, up to `path.KEEP`.
+//!
+//! Others may move, remove or cut it as well, as logrotate does: each batch goes to the file that is at the path now.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -23,15 +25,12 @@ pub(super) struct Limits {
     /// Bytes.
     max_size: AtomicU64,
     keep: AtomicU32,
-    /// Open the file anew before the next write.
-    reopen: AtomicBool,
 }
 
 impl Limits {
     pub(super) fn change(&self, file: &EventFile) {
         self.max_size.store(file.max_size, Ordering::Relaxed);
         self.keep.store(file.keep, Ordering::Relaxed);
-        self.reopen.store(true, Ordering::Release);
     }
 }
 
@@ -47,6 +46,8 @@ pub(super) struct FileOutput {
 #[derive(Debug)]
 struct Open {
     file: File,
+    /// Its device and inode.
+    id: (u64, u64),
     /// Bytes in it.
     size: u64,
     /// It ends within a line.
@@ -56,20 +57,24 @@ struct Open {
 impl FileOutput {
     /// Opens the file, and makes it and its directory where they are missing.
     pub(super) fn open(config: &EventFile) -> io::Result<Self> {
-        if let Some(parent) = config.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
-        }
-        let limits = Limits {
-            max_size: AtomicU64::new(config.max_size),
-            keep: AtomicU32::new(config.keep),
-            reopen: AtomicBool::new(false),
-        };
+        let limits = Limits { max_size: AtomicU64::new(config.max_size), keep: AtomicU32::new(config.keep) };
         let file = Some(Open::new(&config.path)?);
         Ok(Self { path: config.path.clone(), limits: Arc::new(limits), file, buffer: Vec::new() })
     }
 
     pub(super) fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.limits)
+    }
+
+    /// Finds out what others did to the file.
+    fn look(&mut self) {
+        match (&mut self.file, std::fs::metadata(&self.path)) {
+            (Some(open), Ok(about)) if id(&about) == open.id => {
+                open.size = about.len();
+                open.torn &= open.size > 0;
+            }
+            (file, _) => *file = None,
+        }
     }
 
     /// Writes as many of `batch`, at least one, as the file has room for, after a rotation if it has none.
@@ -134,9 +139,7 @@ impl FileOutput {
 
 impl Output for FileOutput {
     fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
-        if self.limits.reopen.swap(false, Ordering::Acquire) {
-            self.file = None;
-        }
+        self.look();
         let mut done = 0;
         while done < batch.len() {
             match self.write_some(&batch[done..]) {
@@ -150,6 +153,9 @@ impl Output for FileOutput {
 
 impl Open {
     fn new(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
+        }
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -167,7 +173,7 @@ impl Open {
         if size > 0 {
             file.read_exact_at(&mut last, size - 1)?;
         }
-        Ok(Self { file, size, torn: last != [b'\n'] })
+        Ok(Self { file, id: id(&metadata), size, torn: last != [b'\n'] })
     }
 
     /// Whether a line of `length` bytes would make the file outgrow `max_size`. An empty file takes any line.
@@ -182,6 +188,10 @@ fn current<'a>(file: &'a mut Option<Open>, path: &Path) -> io::Result<&'a mut Op
         Some(open) => Ok(open),
         None => Ok(file.insert(Open::new(path)?)),
     }
+}
+
+fn id(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -253,9 +263,7 @@ mod tests {
         let path = directory.path().join("events.json");
         let mut output = output(&path, line_length() * 7 + 3, 100);
         let entries: Vec<_> = (0..500).map(entry).collect();
-        for (index, batch) in entries.chunks(11).enumerate() {
-            // A reload that reopens the file changes nothing either.
-            output.limits.reopen.store(index % 5 == 0, Ordering::Relaxed);
+        for batch in entries.chunks(11) {
             output.write(batch).unwrap();
         }
         let mut all = Vec::new();
@@ -310,6 +318,29 @@ mod tests {
         output(&path, 1 << 20, 1).write(&[entry(0)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{{\"torn\n{}", String::from_utf8_lossy(entry(0).line())));
+    }
+
+    #[test]
+    fn others_may_rotate_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("log");
+        let (path, moved) = (folder.join("events.json"), folder.join("moved.json"));
+        let mut output = output(&path, line_length() * 2, 1);
+        output.write(&[entry(0)]).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        output.write(&[entry(1), entry(2)]).unwrap();
+        assert_eq!((generations(&moved), generations(&path)), (vec![0], vec![1, 2]));
+        // Copied, and cut to nothing: it has room again.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        output.write(&[entry(3), entry(4)]).unwrap();
+        assert_eq!(generations(&path), [3, 4]);
+        assert!(!numbered(&path, 1).exists());
+        std::fs::remove_file(&path).unwrap();
+        output.write(&[entry(5)]).unwrap();
+        assert_eq!(generations(&path), [5]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        output.write(&[entry(6)]).unwrap();
+        assert_eq!(generations(&path), [6]);
     }
 
     #[test]

@@ -99,8 +99,7 @@ impl Sinks {
         Ok(sinks)
     }
 
-    /// Changes to the sinks of `config`. If one of them cannot be opened, everything stays as it was. A file that stays
-    /// is opened anew, in case someone has moved it.
+    /// Changes to the sinks of `config`. If one of them cannot be opened, everything stays as it was.
     pub fn reconfigure(&self, config: &config::Events) -> Result<(), SinkError> {
         let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
 };
 
 use firewall_common::{
@@ -17,6 +18,10 @@ pub type Guarded = BTreeMap<(IpAddr, u8), u32>;
 
 /// Reads all of them anew. What cannot be read is left out: a warning for each is among the second part.
 pub fn guarded() -> (Guarded, Vec<String>) {
+    guarded_below(Path::new("/"))
+}
+
+fn guarded_below(root: &Path) -> (Guarded, Vec<String>) {
     let mut guarded = Guarded::new();
     let mut warnings = Vec::new();
     let mut add = |address: IpAddr, length: u8, bits: u32| {
@@ -36,11 +41,14 @@ pub fn guarded() -> (Guarded, Vec<String>) {
         Err(error) => warnings.push(format!("the host's own addresses cannot be read: {error}")),
     }
     for (path, parse) in [
-        ("/proc/net/route", gateways_v4 as fn(&str) -> Vec<IpAddr>),
-        ("/proc/net/ipv6_route", gateways_v6),
-        ("/etc/resolv.conf", resolvers),
+        ("proc/net/route", gateways_v4 as fn(&str) -> Vec<IpAddr>),
+        ("proc/net/ipv6_route", gateways_v6),
+        ("etc/resolv.conf", resolvers),
+        // Where systemd-resolved answers, the one above names nothing but its stub on the loopback interface.
+        ("run/systemd/resolve/resolv.conf", resolvers),
     ] {
-        match fs::read_to_string(path) {
+        let path = root.join(path);
+        match fs::read_to_string(&path) {
             Ok(text) => {
                 for address in parse(&text) {
                     add(address, HOST, guard::PROTECTED);
@@ -52,7 +60,7 @@ pub fn guarded() -> (Guarded, Vec<String>) {
             }
             // No IPv6 in the kernel, or no resolver configured.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => warnings.push(format!("{path} cannot be read: {error}")),
+            Err(error) => warnings.push(format!("{} cannot be read: {error}", path.display())),
         }
     }
     (guarded, warnings)
@@ -120,6 +128,20 @@ mod tests {
         assert_eq!(gateways_v6(routes), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
         let conf = "# x\nnameserver 192.0.2.53\nsearch a.example\nnameserver fe80::1%eth0\nnameserver nonsense\n";
         assert_eq!(resolvers(conf), ["192.0.2.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn resolvers_behind_a_stub_are_protected() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, server) in [("etc", "127.0.0.53"), ("run/systemd/resolve", "192.0.2.53")] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+        }
+        let (guarded, warnings) = guarded_below(root.path());
+        assert_eq!(warnings, Vec::<String>::new());
+        for server in ["127.0.0.53", "192.0.2.53"] {
+            assert_eq!(guarded.get(&(server.parse().unwrap(), HOST)), Some(&guard::PROTECTED), "{server}");
+        }
     }
 
     #[test]

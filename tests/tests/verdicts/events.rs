@@ -121,3 +121,45 @@ fn defect_6_events_that_find_no_room_are_counted() {
     // Once somebody reads, there is room again.
     bench.drops("room again", &bad(V4.client.parse().expect("an address")), TcpFlags, V4.seen(TCP, (40000, 80), 20));
 }
+
+/// Longer than a window of the sampler by any kernel's tick.
+const WINDOW: Duration = Duration::from_millis(2700);
+
+/// What `count` of the next event of this source says.
+fn next_count(bench: &mut Bench, frame: &[u8]) -> u32 {
+    std::thread::sleep(WINDOW);
+    bench.since();
+    bench.loaded.run(frame, 1).expect("the kernel runs the program");
+    let (_, told) = bench.since();
+    told.last().expect("an event in a new window").seen.count
+}
+
+#[test]
+fn a_packet_over_the_budget_is_in_the_count_of_the_next_event() {
+    stay_on_one_cpu();
+    let mut bench = Bench::new("");
+    let frame = bad(source(1));
+    bench.loaded.run(&frame, 3).expect("the kernel runs the program");
+    std::thread::sleep(WINDOW);
+    bench.loaded.run(&bad(source(2)), 1).expect("the kernel runs the program");
+    bench.loaded.spend_budget().expect("the budget can be spent");
+    bench.loaded.run(&frame, 1).expect("the kernel runs the program");
+    assert_eq!(bench.since().1.len(), 2, "the budget is spent");
+    assert_eq!(next_count(&mut bench, &frame), 4);
+}
+
+#[test]
+fn what_a_lost_event_stood_for_is_in_the_count_of_the_next_one() {
+    stay_on_one_cpu();
+    let mut bench = Bench::new("");
+    for number in 0..14_000 {
+        if number % 1000 == 0 {
+            bench.loaded.forget_events().expect("the sampler can be reset");
+        }
+        bench.loaded.run(&bad(source(number)), 1).expect("the kernel runs the program");
+    }
+    bench.loaded.forget_events().expect("the sampler can be reset");
+    let frame = bad(source(20_000));
+    bench.loaded.run(&frame, 3).expect("the kernel runs the program");
+    assert_eq!(next_count(&mut bench, &frame), 4);
+}

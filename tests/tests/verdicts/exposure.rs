@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Instant};
 
-use firewall_common::verdict::DropReason::{NotExposed, Reflection};
+use firewall_common::verdict::DropReason::{NotExposed, PacketRate, Reflection};
 use tests::frame::{ACK, FIN, Frame, PSH, RST, SYN};
 
 use crate::support::{Bench, Connection, FAMILIES, Family, ON_LOOPBACK, Seen, TCP, UDP, V4, V6};
@@ -201,6 +201,18 @@ fn packets_of_a_socket_are_replies() {
         socket.connect((address, 53)).expect("UDP connects to anything");
         bench.passes("a connected socket's resolver", &udp(53), &["reply-socket"]);
         hidden(&mut bench, "another", &udp(54), seen(54));
+    }
+}
+
+/// Ways to pass are counted for what passes.
+#[test]
+fn a_reply_over_the_rate_is_none_that_passed() {
+    let rate = "[[dmz.rate]]\nname = \"it\"\nper = \"source\"\npackets = \"1/h\"";
+    let mut bench = Bench::new(&format!("dmz.expose = []\n{ON_LOOPBACK}{rate}"));
+    for address in ["127.0.0.2", "::1"] {
+        let connection = Connection::open(address);
+        bench.passes("within the rate", &connection.tcp(), &["reply-socket"]);
+        bench.drops_by("over it", &connection.tcp(), (PacketRate, Some("rate/it")), &[], connection.seen());
     }
 }
 

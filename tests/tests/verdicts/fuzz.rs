@@ -4,6 +4,7 @@
 use firewall_common::{
     hygiene::control,
     packet::{Headers, Network, parse},
+    policy::{Policy, stage},
     verdict::DropReason,
 };
 use tests::{
@@ -171,12 +172,31 @@ fn what_is_read_is_what_the_parser_reads_on_the_host() {
     }
 }
 
+/// The verifier knows a policy's switches, so it sees another program for each: it must take them all.
+#[test]
+fn every_policy_loads() {
+    let mut bench = Bench::new("");
+    let mut random = Random::new();
+    let policy = bench.loaded.compiled.policy;
+    for number in 0..60 {
+        let bits = match number {
+            0 => 0,
+            1 => u64::MAX,
+            _ => random.next(),
+        };
+        let [stages, hygiene, monitor] = [0, 16, 32].map(|shift| (bits >> shift) as u32 & 0xffff);
+        let policy = Policy { stages: stages & !stage::TRACE, hygiene, monitor, ..policy };
+        bench.loaded.switch(policy).unwrap_or_else(|error| panic!("{policy:?}: {error:#}"));
+    }
+}
+
 /// What is shorter than an Ethernet header the kernel does not even hand to a test run.
 #[test]
 fn less_than_a_header_is_truncated() {
     let frame = V4.frame().tcp(40000, 80).build();
     for length in 0..14 {
-        let read = parse(&Plain(&frame[..length]), &mut Headers::EMPTY);
+        let mut headers = Headers::EMPTY;
+        let read = parse(&Plain(&frame[..length]), &mut headers);
         assert_eq!(read, Err(DropReason::Truncated), "{length} bytes");
     }
 }

@@ -120,11 +120,12 @@ fn servers_that_talk_port_to_port_are_named_in_expose() {
 
 #[test]
 fn reflection_ports_are_the_policys() {
-    let mut bench = Bench::new("dmz.hygiene.reflection_ports = [7000]");
+    let mut bench = Bench::new("dmz.hygiene.reflection_ports = [7000, 67, 547]");
     let mut off = Bench::new("dmz.hygiene.reflection = false");
     for family in FAMILIES {
         bench.drops("its own", &family.frame().udp(7000, 9), Reflection, family.seen(UDP, (7000, 9), 8));
         bench.passes("not the defaults", &family.frame().udp(123, 9), &[]);
+        bench.passes("a DHCP server's answer is control traffic", &family.frame().dhcp_answer(), &["control"]);
         off.passes("off", &family.frame().udp(123, 9), &[]);
         // A first fragment shows its ports, a later one passes, and is nothing without the first.
         let first = family.frame().udp(7000, 9).payload(8).fragment(1, 0, true);

@@ -6,6 +6,7 @@
 mod bans;
 mod events;
 mod exposure;
+mod flows;
 mod fragments;
 mod fuzz;
 mod hygiene;

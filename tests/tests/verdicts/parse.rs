@@ -252,7 +252,10 @@ fn impossible_lengths_of_udp_and_tcp() {
 #[test]
 fn headers_beyond_the_first_buffer_are_truncated() {
     let mut bench = Bench::new("");
-    bench.passes("a large packet", &V4.frame().tcp(40000, 80).payload(8000), &[]);
+    let large = V4.frame().tcp(40000, 80).payload(8000);
+    bench.passes("a large packet", &large, &[]);
+    let tagged = large.vlan(1).vlan(2).vlan(3);
+    bench.drops("three tags before it", &tagged, VlanDepth, Seen::nothing(14 + 12 + 40 + 8000));
     let long = || Extension::Other { number: 60, body: vec![0; 2046] };
     let far = V6.frame().extension(long()).extension(long()).udp(40000, 80).payload(500);
     let (verdict, counted, _) = bench.run(&far);

@@ -1,5 +1,10 @@
 //! Bans that rates set: only on sources that are proven, never on protected ones, and never by pushing out another.
 
+use std::{
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+};
+
 use firewall_common::{
     address::Addr,
     ban::{BanKey, BanOrigin, HOST, guard},
@@ -71,6 +76,32 @@ fn a_proven_source_is_banned() {
         assert_eq!(*key, BanKey::new(&Addr::from(connection.client.ip()), banned));
         assert_eq!((ban.until - ban.since, ban.packets), (60_000_000_000, 2));
         assert_eq!((ban.origin, ban.rule), (BanOrigin::Rate as u8, bench.loaded.slot(RULE).expect("the rule")));
+    }
+}
+
+/// A forged SYN leaves as much.
+#[test]
+fn a_half_open_connection_proves_nothing() {
+    let mut bench = bench("");
+    for address in ["127.0.0.2", "::1"] {
+        let listener = TcpListener::bind((address, 0)).expect("the loopback interface is up");
+        // For the server, the handshake ends with the first data now.
+        let (seconds, size) = (30 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the value is an integer of the size given, and lives through the call.
+        let done = unsafe {
+            let value = (&raw const seconds).cast();
+            libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, size)
+        };
+        assert_eq!(done, 0);
+        let server = listener.local_addr().expect("it is bound");
+        let near = TcpStream::connect(server).expect("it listens");
+        let client = near.local_addr().expect("it is bound");
+        let tcp = Frame::ip(client.ip(), server.ip()).tcp(client.port(), server.port()).flags(16);
+        (0..2).for_each(|_| bench.passes("within the rate", &tcp, &[]));
+        let ports = (client.port(), server.port());
+        let length = if server.is_ipv4() { 40 } else { 60 };
+        let seen = Seen { source: client.ip(), destination: server.ip(), ports, protocol: 6, length, count: 1 };
+        not_banned(&mut bench, &tcp, Tally::BanUnproven, seen);
     }
 }
 

@@ -170,6 +170,42 @@ fn three_limits_of_one_rule() {
     }
 }
 
+/// In generic mode the stack may have merged packets before the program sees them.
+#[test]
+fn merged_packets_count_as_what_the_wire_carried() {
+    let mut bench = Bench::new(
+        "dmz.size.max_packet = \"1500B\"\n\
+         [[dmz.rate]]\nname = \"it\"\nper = \"source\"\npackets = \"7/h\"",
+    );
+    // Test runs take place on the loopback interface.
+    bench.loaded.shared.set_interface(1, 1500).expect("room for an interface");
+    for family in FAMILIES {
+        let room = 1500 - family.header - 20;
+        let merged = |bytes: u32| family.frame().tcp(40000, 80).flags(ACK).payload(bytes as usize);
+        exhaust(&mut bench, "three and a part", &merged(3 * room + 1), 1);
+        let seen = family.seen(TCP, (40000, 80), 20 + 4 * room);
+        over(&mut bench, &merged(4 * room), PacketRate, seen);
+        exhaust(&mut bench, "three", &merged(3 * room), 1);
+        over(&mut bench, &merged(0), PacketRate, family.seen(TCP, (40000, 80), 20));
+    }
+}
+
+/// A flood of sources gains nothing from a full table: who comes late takes a place together with its debt.
+#[test]
+fn a_full_table_of_buckets_forgives_no_debt() {
+    let mut bench =
+        Bench::new("dmz.tables.buckets = 1024\n[[dmz.rate]]\nname = \"it\"\nper = \"source\"\npackets = \"2/h\"");
+    for number in 0..4000 {
+        let source = std::net::Ipv4Addr::from(0x0100_0000 + number);
+        bench.loaded.run(&Frame::v4(source, V4.host).udp(40000, 5000).build(), 1).expect("the kernel runs the program");
+    }
+    let (counted, _) = bench.since();
+    let count = |name: &str| counted.iter().find(|(counter, _)| counter == name).map_or(0, |(_, count)| *count);
+    assert!((1024..=2048).contains(&count("passed")), "{counted:?}");
+    assert_eq!(count("passed") + count("dropped packet-rate"), 4000);
+    assert!((2976..4000).contains(&count("bucket-stolen")), "{counted:?}");
+}
+
 #[test]
 fn dropped_before_costs_no_token() {
     let mut bench =

@@ -83,6 +83,12 @@ fn of_payloads() {
                 udp(&mut bench, family, port, total, reason.map(|reason| (reason, rule)));
             }
         }
+        // What lies behind the length that UDP itself gives is cut off before a program sees it.
+        let cut = |payload, read: u16| family.frame().udp(40000, 5000).payload(payload).udp_length(8 + read);
+        let seen = family.seen(UDP, (40000, 5000), 58);
+        bench.drops_by("UDP options", &cut(50, 11), (PayloadTooSmall, rule), &[], seen);
+        bench.passes("UDP options", &cut(50, 12), &[]);
+        bench.passes("UDP options", &cut(150, 100), &[]);
         udp(&mut bench, family, 4999, family.header + 8, None);
         udp(&mut bench, family, 5011, family.header + 8 + 200, None);
         // TCP options are no payload.

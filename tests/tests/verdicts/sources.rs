@@ -144,6 +144,21 @@ fn link_local_sources_are_refused_where_asked_for() {
     check(&mut unasked, V6, LinkLocalSource, &[], &v6);
 }
 
+/// Routers on the way and DHCP servers have such addresses: without them the host loses its network.
+#[test]
+fn control_traffic_may_come_from_private_and_link_local_sources() {
+    let mut bench = Bench::new("dmz.hygiene = { private_sources = true, link_local_sources = true }");
+    for source in ["10.0.0.1", "100.64.0.1", "169.254.169.254"] {
+        bench.passes("a DHCP server", &V4.from(source).dhcp_answer(), &["control"]);
+        bench.passes("a router", &V4.from(source).icmp(3, 4).payload(28), &["control"]);
+    }
+    for source in ["fd00::1", "fe80::1"] {
+        bench.passes("a DHCPv6 server", &V6.from(source).dhcp_answer(), &["control"]);
+        bench.passes("a router", &V6.from(source).icmp(2, 0).payload(48), &["control"]);
+        bench.passes("a neighbour", &V6.from(source).icmp(136, 0).ttl(255), &["control"]);
+    }
+}
+
 /// Every check off: a source is as good as any other.
 #[test]
 fn hygiene_can_be_off() {

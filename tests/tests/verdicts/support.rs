@@ -27,13 +27,12 @@ pub(crate) struct Family {
     pub(crate) header: u32,
     pub(crate) icmp: u8,
     pub(crate) echo_request: u8,
-    pub(crate) echo_reply: u8,
 }
 
 pub(crate) const V4: Family =
-    Family { client: "198.51.100.7", host: "192.0.2.1", header: 20, icmp: 1, echo_request: 8, echo_reply: 0 };
+    Family { client: "198.51.100.7", host: "192.0.2.1", header: 20, icmp: 1, echo_request: 8 };
 pub(crate) const V6: Family =
-    Family { client: "2001:db8:1::7", host: "2001:db8::1", header: 40, icmp: 58, echo_request: 128, echo_reply: 129 };
+    Family { client: "2001:db8:1::7", host: "2001:db8::1", header: 40, icmp: 58, echo_request: 128 };
 pub(crate) const FAMILIES: [Family; 2] = [V4, V6];
 
 impl Family {

@@ -53,6 +53,7 @@ fn every_error_names_its_place() {
         ("dmz = 1", (2, 7, "`dmz` wants a table, not an integer", "")),
         ("dmz.list = {}", (2, 12, "`list` wants an array, not a table", "")),
         ("xdp_mode = true", (2, 12, "`xdp_mode` wants a string, not a boolean", "")),
+        ("xdp_mode = \"a\\nb\"", (2, 12, "`xdp_mode` cannot be `a\\nb`", "one of")),
         ("xdp_mode = \"nativ\"", (2, 12, "`xdp_mode` cannot be `nativ`", "did you mean `native`?")),
         ("on_agent_exit = \"x\"", (2, 17, "`on_agent_exit` cannot be `x`", "one of `keep`, `detach`")),
         ("[dmz]\nmode = \"off\"", (3, 8, "`mode` cannot be `off`", "one of `enforce`, `monitor`")),
@@ -398,6 +399,13 @@ fn files_that_cannot_be_read() {
     std::fs::write(&path, b"interfaces = [\"eth0\"]\n# caf\xe9\n").unwrap();
     assert_eq!(problem(&path), (2, 6, "the configuration is not UTF-8 here".to_owned()));
 
+    // Opening a pipe that nobody writes to would wait for ever.
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let irregular = "cannot read the configuration: it is not a regular file";
+    assert_eq!(problem(&pipe), (1, 1, irregular.to_owned()));
+    assert_eq!(problem(Path::new("/dev/zero")), (1, 1, irregular.to_owned()));
+
     let list = "interfaces = [\"eth0\"]\ndmz.list = [{ name = \"a\", action = \"block\", file = \"drop.txt\" }]";
     let path = folder.path().join("list.toml");
     std::fs::write(&path, list).unwrap();
@@ -406,6 +414,60 @@ fn files_that_cannot_be_read() {
     let (line, column, message) = problem(&path);
     assert_eq!((line, column), (2, 52));
     assert!(message.ends_with(": line 2 is not UTF-8"), "{message} {shown}");
+    std::fs::remove_file(folder.path().join("drop.txt")).unwrap();
+    std::fs::rename(&pipe, folder.path().join("drop.txt")).unwrap();
+    let (_, _, message) = problem(&path);
+    assert!(message.ends_with(": it is not a regular file"), "{message}");
+}
+
+/// The agent looks at them, so that it takes up a list file that was missing or wrong once it is put right.
+#[test]
+fn errors_know_the_files_that_may_put_them_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.toml");
+    let files = || load(&path, &Overrides::default()).unwrap_err().files().to_vec();
+    assert_eq!(files(), std::slice::from_ref(&path));
+    let list = |file: &str| format!("[[dmz.list]]\nname = \"{file}\"\naction = \"block\"\nfile = \"{file}\"\n");
+    std::fs::write(&path, format!("interfaces = [\"eth0\"]\n{}{}", list("missing"), list("wrong"))).unwrap();
+    std::fs::write(folder.path().join("wrong"), "rubbish").unwrap();
+    assert_eq!(files(), [path.clone(), folder.path().join("missing"), folder.path().join("wrong")]);
+    std::fs::write(&path, b"\xff").unwrap();
+    assert_eq!(files(), std::slice::from_ref(&path));
+}
+
+#[test]
+fn events_do_not_go_into_a_file_that_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.toml");
+    std::fs::write(folder.path().join("drop.txt"), "").unwrap();
+    for file in ["portcullis.toml", "drop.txt"] {
+        let text = format!(
+            "interfaces = [\"eth0\"]\nevents.file = \"{file}\"\ndmz.list = [{{ name = \"a\", action = \"block\", file = \
+             \"drop.txt\" }}]"
+        );
+        std::fs::write(&path, &text).unwrap();
+        let message = "events would be written into a file that is read here";
+        assert_problems(&text, load(&path, &Overrides::default()), &[(2, 15, message, "a file of their own")]);
+    }
+}
+
+/// Such as a list that was given in the place of the configuration. The clock is what tells here: once, each error looked
+/// through the whole text.
+#[test]
+fn a_file_full_of_errors_is_soon_refused() {
+    let began = std::time::Instant::now();
+    for (line, others) in
+        [("198.51.100.0/24\n", 0), ("[[dmz.list]]\n", 1), ("dmz.list = [\n", 0), ("a.b = [{ c = 1 }]\n", 1)]
+    {
+        let errors = with_interface(&line.repeat(100_000)).unwrap_err();
+        assert!(errors.problems().len() <= 1001 + others, "{line}: {}", errors.problems().len());
+        assert!(errors.report(false).len() < 1 << 20, "{line}");
+    }
+    let wide = format!("dmz.expose = [{}]", "\"x\", ".repeat(100_000));
+    let errors = with_interface(&wide).unwrap_err();
+    assert_eq!((errors.problems().len(), errors.len()), (1001, 100_000));
+    assert_eq!(errors.problems()[1000].message, "99000 more errors, of which this is the first");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]
