@@ -157,7 +157,7 @@ fn frames_of_several_buffers_are_judged_whole() {
     // A packet that claims more than its frame holds, in whichever buffer it ends.
     let claims_more = Frame::v4(CLIENT_V4, HOST_V4).udp(40_000, 7000).payload(6000).build();
     let cut = &claims_more[..claims_more.len() - 1];
-    assert_eq!(wire.passed(&[claims_more.clone()]).unwrap(), 1);
+    assert_eq!(wire.passed(std::slice::from_ref(&claims_more)).unwrap(), 1);
     assert_eq!(wire.passed(&[cut.to_vec()]).unwrap(), 0);
     assert_eq!(agent.counter("truncated").unwrap(), 1);
     world.client.run("ping", &["-c1", "-W2", "-s", "8000", HOST_V4]).unwrap();

@@ -139,18 +139,21 @@ fn defect_2_a_bucket_is_as_full_after_a_death_as_before() {
     let frames = |count: u16| -> Vec<Vec<u8>> {
         (0..count).map(|port| Frame::v4(CLIENT_V4, HOST_V4).udp(20_000 + port, 7000).build()).collect()
     };
+    let began = Instant::now();
+    // One comes in every four seconds.
+    let refilled = || usize::try_from(began.elapsed().as_secs() / 4 + 1).unwrap();
     let passed = wire.passed(&frames(100)).unwrap();
     assert_eq!(passed, 100, "{:#?}", agent.status().unwrap());
     agent.kill9().unwrap();
     agent.launch(&[]).unwrap();
-    // Of 150, 50 are left, and one comes in every four seconds.
+    // Of 150, 50 are left.
     let passed = wire.passed(&frames(100)).unwrap();
-    assert!((50..=52).contains(&passed), "{passed} of 100");
+    assert!((50..=50 + refilled()).contains(&passed), "{passed} of 100");
     // Another policy with the same rule goes on with it, too.
     agent.edit_config(&POLICY.replace("\"worse\"", "\"worst\"")).unwrap();
     agent.restart().unwrap();
     let passed = wire.passed(&frames(30)).unwrap();
-    assert!(passed <= 2, "{passed} of 30");
+    assert!(passed <= refilled(), "{passed} of 30");
     assert!(matched(&agent.status().unwrap(), "slow") >= 76);
 }
 
@@ -210,6 +213,12 @@ fn on_agent_exit_detach_ends_with_the_agent() {
         assert_eq!(wire.passes(&frame).unwrap(), !stays, "{exit}");
         agent.launch(&[]).unwrap();
     }
+    // The filter of kernels before 6.6 outlives an agent that is killed, but not `detach`, which finds nothing else there.
+    let filters = || world.host.run("tc", &["filter", "show", "dev", INTERFACE, "egress"]).unwrap_or_default();
+    assert!(filters().matches("portcullis_egress").count() <= 1, "{}", filters());
+    agent.kill9().unwrap();
+    agent.detach().unwrap();
+    assert_eq!(filters(), "");
 }
 
 #[test]

@@ -283,6 +283,12 @@ fn an_agent_outlives_the_terminal_it_was_started_in() {
     child.wait().unwrap();
 }
 
+/// Filters of tc on what leaves, which only kernels before 6.6 need.
+fn filters(world: &World) -> String {
+    // Without the queueing discipline there are none.
+    world.host.run("tc", &["filter", "show", "dev", INTERFACE, "egress"]).unwrap_or_default()
+}
+
 #[test]
 fn programs_of_others_stay() {
     let world = World::new().unwrap();
@@ -295,16 +301,18 @@ fn programs_of_others_stay() {
     let said = refusal(&agent, &[]);
     assert!(said.contains("another XDP program is attached to eth0"), "{said}");
     assert_eq!(link(&world), before);
+    assert_eq!(filters(&world), "");
     drop(foreign);
     wait_until("free", || !has_xdp(&world));
-    // A queueing discipline of tc, which filters are attached to.
-    world.host.run("tc", &["qdisc", "add", "dev", INTERFACE, "clsact"]).unwrap();
+    // A queueing discipline of tc, which filters are attached to. Before Linux 6.6, the refused agent left one.
+    world.host.run("tc", &["qdisc", "replace", "dev", INTERFACE, "clsact"]).unwrap();
     agent.launch(&[]).unwrap();
     assert!(agent.status().unwrap().interfaces[0].egress);
     // `detach` takes what is ours, the agent included, and nothing else.
     agent.detach().unwrap();
     assert!(!has_xdp(&world) && !pins(&agent).exists());
     assert!(world.host.run("tc", &["qdisc", "show", "dev", INTERFACE]).unwrap().contains("clsact"));
+    assert_eq!(filters(&world), "");
     let output = finish(agent.command(&["status"]).unwrap());
     assert_eq!(output.status.code(), Some(3));
     assert!(Wire::open(&world).unwrap().passes(&blocked()).unwrap());

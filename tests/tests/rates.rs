@@ -148,8 +148,7 @@ fn thousand_sources(threads: u32) {
                 times.into_iter().enumerate().map(|(call, time)| (number(call as u32), time)).collect();
             (of_sources, admitted)
         };
-        type Passed = Vec<(usize, Instant)>;
-        let results: Vec<(Passed, Vec<u32>)> = std::thread::scope(|scope| {
+        let results: Vec<_> = std::thread::scope(|scope| {
             let offer = &offer;
             let offering: Vec<_> = (0..threads).map(|thread| scope.spawn(move || offer(thread))).collect();
             offering.into_iter().map(|thread| thread.join().expect("it offers")).collect()

@@ -18,7 +18,13 @@ use tests::{
 
 const RATE: u32 = 20_000;
 const RELOADS: u32 = 50;
-const LIVE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A machine that is emulated (`cargo xtask vm`) takes its time: how soon a policy must be live, and for what share of
+/// the load.
+fn expected() -> (Duration, f64) {
+    let emulated = std::env::var_os("PORTCULLIS_EMULATED").is_some();
+    if emulated { (Duration::from_secs(10), 0.1) } else { (Duration::from_secs(1), 0.5) }
+}
 
 /// What A lists, what B lists, and what both do.
 const X: [&str; 2] = ["198.51.100.1", "2001:db8:a::1"];
@@ -291,10 +297,14 @@ fn fifty_reloads_under_load_and_no_packet_between_two_policies() {
     assert!(ours.len() >= 50, "{} events", ours.len());
     let mixed: Vec<&&Event> = ours.iter().filter(|event| !consistent(&policies, event)).collect();
     assert!(mixed.is_empty(), "{} of {} events fit no policy: {:#?}", mixed.len(), ours.len(), &mixed[..1]);
-    assert!(rate > f64::from(RATE) * 0.5, "only {rate:.0} packets/s: no load");
+    let (live_within, share) = expected();
+    assert!(rate > f64::from(RATE) * share, "only {rate:.0} packets/s: no load");
     // All are, unless something else keeps the machine busy for a moment.
-    assert!(median < LIVE_WITHIN, "a reload took {median:?}");
+    assert!(median < live_within, "a reload took {median:?}");
 }
+
+/// How a file is changed: name and text.
+type Way<'a> = &'a dyn Fn(&str, &str);
 
 /// Defect 2: what was removed stays live after a reload; counters are lost.
 #[test]
@@ -304,7 +314,7 @@ fn defect_2_an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_m
         Agent::start_with(&world, &Policy::A.text(), &[("both.txt", "203.0.113.9\n"), ("hosts.txt", "")]).unwrap();
     let wire = Wire::open(&world).unwrap();
     let frame = |source: &str| Frame::v4(source, HOST_V4).udp(40_000, PORT_A);
-    let change = |file: &str, text: &str, way: &dyn Fn(&str, &str)| {
+    let change = |file: &str, text: &str, way: Way<'_>| {
         let before = agent.status().unwrap();
         way(file, text);
         let after = agent.wait_reload(&before).unwrap();
@@ -315,8 +325,8 @@ fn defect_2_an_edited_list_file_is_live_at_once_and_a_removed_entry_matches_no_m
         agent.write("draft~", text).unwrap();
         fs::rename(agent.directory().join("draft~"), agent.directory().join(file)).unwrap();
     };
-    type Way<'a> = &'a dyn Fn(&str, &str);
-    for (number, way) in [&in_place as Way, &renamed].into_iter().enumerate() {
+    let ways: [Way<'_>; 2] = [&in_place, &renamed];
+    for (number, way) in ways.into_iter().enumerate() {
         let source = format!("203.0.113.{}", 20 + number);
         assert!(wire.passes(&frame(&source)).unwrap());
         change("hosts.txt", &format!("{source}\n"), way);
@@ -383,7 +393,7 @@ fn files_that_are_replaced_with_their_folder_or_behind_a_link_are_live_at_once()
     let live = |wanted: u64, what: &str| {
         let began = Instant::now();
         while entries() != wanted || agent.status().unwrap().reloads.last_error.is_some() {
-            assert!(began.elapsed() < LIVE_WITHIN, "{what}: {:#?}", agent.status().unwrap().reloads);
+            assert!(began.elapsed() < expected().0, "{what}: {:#?}", agent.status().unwrap().reloads);
             std::thread::sleep(Duration::from_millis(5));
         }
     };
@@ -397,11 +407,11 @@ fn files_that_are_replaced_with_their_folder_or_behind_a_link_are_live_at_once()
     agent.write("lists/hosts.txt", &prefixes(1)).unwrap();
     live(1, "a list that was missing");
     agent.write("lists/hosts.txt", "rubbish").unwrap();
-    std::thread::sleep(LIVE_WITHIN / 2);
+    std::thread::sleep(Duration::from_millis(500));
     agent.write("lists/hosts.txt", &prefixes(2)).unwrap();
     live(2, "a list that was wrong");
     fs::remove_dir_all(path("lists")).unwrap();
-    std::thread::sleep(LIVE_WITHIN / 2);
+    std::thread::sleep(Duration::from_millis(500));
     fs::create_dir(path("lists")).unwrap();
     agent.write("lists/hosts.txt", &prefixes(3)).unwrap();
     live(3, "a folder that was removed");

@@ -36,7 +36,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 /// The command to type for the same.
 pub(crate) fn advice(packages: &[&str]) -> String {
-    format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
+    let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    match (is_root(), find("sudo")) {
+        (true, _) => command,
+        (false, Some(_)) => format!("sudo {command}"),
+        (false, None) => format!("su -c '{command}'"),
+    }
 }
 
 fn update() -> Result<()> {

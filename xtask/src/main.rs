@@ -14,6 +14,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Task {
     Run(run::Args),
     /// Measure, beside the tools that one would use instead
     Bench(bench::Args),
+    /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
+    Vm(vm::Args),
     /// All that has to pass before a merge: format, lints, documentation, tests
     Ci,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
+        Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),
     };
     match result {

@@ -18,10 +18,14 @@ pub(crate) struct Programs(PathBuf);
 impl Programs {
     pub(crate) fn build() -> Result<Self> {
         run(cargo().args(["build", "--release", "--package=firewall-user", "--package=tests", "--bins"]))?;
+        Ok(Self(Self::target()?.join("release")))
+    }
+
+    /// cargo's target directory.
+    pub(crate) fn target() -> Result<PathBuf> {
         // xtask is at <target>/debug/xtask, wherever the settings put <target>.
         let xtask = env::current_exe().context("the path of xtask is unknown")?;
-        let target = xtask.ancestors().nth(2).context("xtask is not in cargo's target directory")?;
-        Ok(Self(target.join("release")))
+        Ok(xtask.ancestors().nth(2).context("xtask is not in cargo's target directory")?.to_owned())
     }
 
     /// The agent, `portcullis`.

@@ -39,6 +39,13 @@ const TOOLS: [Tool; 7] = [
 /// Peers to measure against. The bench leaves out those that are missing.
 const PEERS: [Tool; 1] = [tool("xdp-filter", "xdp-tools", "the XDP filter to compare with")];
 
+/// What other kernels are booted with.
+const EMULATION: [Tool; 3] = [
+    tool("qemu-system-x86_64", "qemu-system-x86", "a machine for another kernel"),
+    tool("cpio", "cpio", "its initramfs"),
+    tool("modprobe", "kmod", "its modules"),
+];
+
 /// Debian's compiler with `core` for BPF.
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm"];
 
@@ -58,6 +65,14 @@ pub(crate) fn all() -> Result<()> {
     ebpf(&mut advice)?;
     tools(&TOOLS, &mut advice);
     bpf_filesystem(&mut advice);
+    advice.finish()
+}
+
+/// All that, and what other kernels are booted with.
+pub(crate) fn vm() -> Result<()> {
+    all()?;
+    let mut advice = Advice::default();
+    tools(&EMULATION, &mut advice);
     advice.finish()
 }
 

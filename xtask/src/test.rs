@@ -53,7 +53,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
 
 /// The sum over the closing lines of the test runners.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Total {
+pub(crate) struct Total {
     runners: u32,
     passed: u32,
     failed: u32,
@@ -62,7 +62,7 @@ struct Total {
 
 impl Total {
     /// Counts a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         self.runners += 1;
         for part in result.split([';', '.']) {

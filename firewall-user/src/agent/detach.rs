@@ -1,7 +1,7 @@
 //! `portcullis detach`: takes everything of ours out of the kernel, and nothing else.
 
 use std::{
-    fs, io,
+    io,
     io::Write,
     process::ExitCode,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use crate::{
     cli::{DetachArgs, show},
     control,
     dmz::{
-        link::{detach_filter, link_pins},
+        link::{link_pins, remove_link_pin},
         shared,
         syscall::detach_pinned,
     },
@@ -59,18 +59,12 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
     preflight::root()?;
     let mut detached = Detached { stopped_agent: stop_agent(paths)?, ..Detached::default() };
     for (path, index) in link_pins(&paths.pins()) {
-        let filter = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("xdp-"));
-        if filter {
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xdp-")) {
             detached.links += 1;
-            if let Ok(name) = nix::net::if_::if_indextoname(index)
-                && let Ok(name) = name.to_str()
-            {
-                detach_filter(name);
-            }
         }
         // One whose interface is gone is detached already; without its pin, it goes in any case.
         let _gone = detach_pinned(&path);
-        fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        remove_link_pin(&path, index)?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths, &[]).iter().map(ToString::to_string).collect();

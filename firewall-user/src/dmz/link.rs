@@ -113,7 +113,8 @@ fn errno(error: &ProgramError) -> Option<i32> {
 enum Held {
     Pinned(PathBuf),
     Own(FdLink),
-    /// A tc filter: kernels before 6.6 have no links for it. The kernel keeps it whatever happens to us.
+    /// A tc filter: kernels before 6.6 have no links for it. The kernel keeps it whatever happens to us, so an empty
+    /// directory beside the pins, `filter-INDEX`, tells whoever comes after us that it is there.
     Filter,
 }
 
@@ -172,7 +173,7 @@ impl Links {
                 }
             }
         } else {
-            self.remove_egress(interface, held_egress);
+            self.remove_egress(interface);
             None
         };
         let (xdp, mode) = self.attach_xdp(instance.xdp(), interface, held_xdp, known, wanted, exit)?;
@@ -257,6 +258,12 @@ impl Links {
         let failed = |source| LinkError::Egress { interface: interface.name.clone(), source };
         let path = self.directory.join(format!("egress-{}", interface.index));
         if !has_tcx() {
+            let marker = self.directory.join(format!("filter-{}", interface.index));
+            if let Err(source) = fs::create_dir(&marker)
+                && source.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(LinkError::Pin { path: marker, source });
+            }
             return attach_filter(program, interface).map_err(failed);
         }
         if let Some(link) = held_fd(held, &path).filter(|link| is_at(link, interface))
@@ -274,12 +281,10 @@ impl Links {
         self.keep(link, &path, None, exit)
     }
 
-    fn remove_egress(&self, interface: &Interface, held: Option<Held>) {
-        // One of an agent before us is known by its place.
-        if matches!(held, Some(Held::Filter)) || !has_tcx() {
-            detach_filter(&interface.name);
+    fn remove_egress(&self, interface: &Interface) {
+        for kind in ["egress", "filter"] {
+            let _absent = remove_link_pin(&self.directory.join(format!("{kind}-{}", interface.index)), interface.index);
         }
-        let _absent = fs::remove_file(self.directory.join(format!("egress-{}", interface.index)));
     }
 
     /// Pins the link, and as `marker` once more, or keeps it open, as `exit` says.
@@ -320,27 +325,19 @@ impl Links {
 
     /// Lets go of every interface that `keep` does not name, those that an agent before us left behind included.
     pub fn detach_others(&mut self, keep: &[u32]) {
-        self.attached.retain(|name, attached| {
-            let stays = keep.contains(&attached.interface.index);
-            if !stays && let Some(Held::Filter) = attached.egress {
-                detach_filter(name);
-            }
-            stays
-        });
+        self.attached.retain(|_, attached| keep.contains(&attached.interface.index));
         for (path, index) in link_pins(&self.directory) {
             if !keep.contains(&index) {
-                let _gone = unpin(&path);
+                let _gone = remove_link_pin(&path, index);
             }
         }
     }
 
     /// Lets go of one interface.
     pub fn detach(&mut self, interface: &Interface) {
-        if let Some(Attached { egress: Some(Held::Filter), .. }) = self.attached.remove(&interface.name) {
-            detach_filter(&interface.name);
-        }
-        for (path, _) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
-            let _gone = unpin(&path);
+        self.attached.remove(&interface.name);
+        for (path, index) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
+            let _gone = remove_link_pin(&path, index);
         }
     }
 
@@ -369,12 +366,12 @@ impl Links {
     }
 }
 
-/// Paths of our link pins in `directory`, each with the interface's index.
+/// Paths of our link pins in `directory`, and of what stands for filters, each with the interface's index.
 pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let pin = |path: PathBuf| {
         let name = path.file_name()?.to_str()?;
-        let prefixes = ["xdp-", "egress-", "mode-native-", "mode-generic-"];
+        let prefixes = ["xdp-", "egress-", "filter-", "mode-native-", "mode-generic-"];
         let index = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?.parse().ok()?;
         Some((path, index))
     };
@@ -390,6 +387,21 @@ pub fn pinned_interfaces(directory: &Path) -> Vec<String> {
         at_work.then_some(name)
     };
     link_pins(directory).into_iter().filter_map(name).collect()
+}
+
+/// Removes one of [`link_pins`], and the filter that it stands for. A link without another pin or holder goes with it.
+pub fn remove_link_pin(path: &Path, index: u32) -> Result<(), LinkError> {
+    let is_filter = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"filter-"));
+    if !is_filter {
+        return unpin(path);
+    }
+    // With its interface, the filter is gone, too.
+    if let Ok(name) = nix::net::if_::if_indextoname(index)
+        && let Ok(name) = name.to_str()
+    {
+        detach_filter(name);
+    }
+    fs::remove_dir(path).map_err(|source| LinkError::Pin { path: path.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<(), LinkError> {
@@ -458,7 +470,7 @@ fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result
 }
 
 /// Removes our filter from an interface, if it is there.
-pub fn detach_filter(interface: &str) {
+fn detach_filter(interface: &str) {
     if let Ok(link) =
         SchedClassifierLink::attached(interface, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None)
     {

@@ -176,8 +176,11 @@ fn defect_1_no_early_pass_before_the_lists_and_the_ban() {
     }
 }
 
+/// A packet, and what an event shows of it: its name, family, protocol, ports and length come before it.
+type Shape = (&'static str, Family, u8, (u16, u16), u32, Frame);
+
 /// Packets of every kind, with what an event shows of them.
-fn shapes() -> Vec<(&'static str, Family, u8, (u16, u16), u32, Frame)> {
+fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     for family in FAMILIES {
         let (icmp, none) = (family.icmp, (0, 0));
