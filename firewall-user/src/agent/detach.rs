@@ -16,7 +16,7 @@ use crate::{
     cli::{DetachArgs, show},
     control,
     dmz::{
-        link::{link_pins, remove_link_pin},
+        pin::{Kind, Pin},
         shared,
         syscall::detach_pinned,
     },
@@ -58,13 +58,11 @@ fn print(out: &mut dyn Write, detached: &Detached) -> io::Result<()> {
 fn remove_everything(paths: &Paths) -> Result<Detached> {
     preflight::root()?;
     let mut detached = Detached { stopped_agent: stop_agent(paths)?, ..Detached::default() };
-    for (path, index) in link_pins(&paths.pins()) {
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xdp-")) {
-            detached.links += 1;
-        }
-        // One whose interface is gone is detached already; without its pin, it goes in any case.
-        let _gone = detach_pinned(&path);
-        remove_link_pin(&path, index)?;
+    for pin in Pin::all(&paths.pins()) {
+        detached.links += usize::from(pin.kind == Kind::Xdp);
+        // What is left of its link, a link of tc included, goes at once; one whose interface is gone is detached already.
+        let _gone = detach_pinned(&pin.path);
+        pin.remove().with_context(|| pin.path.display().to_string())?;
     }
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths, &[]).iter().map(ToString::to_string).collect();

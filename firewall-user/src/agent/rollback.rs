@@ -1,9 +1,10 @@
 //! What a start that fails or is not confirmed goes back to: the programs behind the links that were there before it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::dmz::{
-    link::{Links, link_pins},
+    link::Links,
+    pin::{Kind, Pin},
     syscall::HeldLink,
 };
 
@@ -11,30 +12,29 @@ use crate::dmz::{
 /// before its policy is confirmed leaves nothing attached, neither that policy nor the one before.
 #[derive(Debug, Default)]
 pub struct Before {
-    links: Vec<(PathBuf, u32, HeldLink)>,
+    links: Vec<(Pin, HeldLink)>,
 }
 
 impl Before {
     /// Holds on to the links pinned in `directory`.
     pub fn capture(directory: &Path) -> Self {
-        let held = |(path, index): (PathBuf, u32)| {
+        let held = |pin: Pin| {
             // One of tc does no harm beside its successor, and a policy without exposure takes it away. One of XDP must be
             // free to go, or none in another mode could take its place.
-            let tc = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"egress-"));
-            let link = HeldLink::at_pin(&path, tc)?;
-            Some((path, index, link))
+            let link = HeldLink::at_pin(&pin.path, pin.kind == Kind::Egress)?;
+            Some((pin, link))
         };
-        Self { links: link_pins(directory).into_iter().filter_map(held).collect() }
+        Self { links: Pin::all(directory).into_iter().filter_map(held).collect() }
     }
 
     /// Puts the programs back and pins their links as they were, and takes away the links that were not there.
     pub fn restore(self, links: &mut Links) {
-        for (path, _, link) in &self.links {
-            if let Err(error) = link.put_back(path) {
-                tracing::error!("{}: the program before could not be put back: {error}", path.display());
+        for (pin, link) in &self.links {
+            if let Err(error) = link.put_back(&pin.path) {
+                tracing::error!("{}: the program before could not be put back: {error}", pin.path.display());
             }
         }
-        let indices: Vec<u32> = self.links.iter().map(|(_, index, _)| *index).collect();
+        let indices: Vec<u32> = self.links.iter().map(|(pin, _)| pin.index).collect();
         links.detach_others(&indices);
     }
 }

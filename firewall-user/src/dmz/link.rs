@@ -13,13 +13,14 @@ use std::{
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
     links::{FdLink, PinnedLink},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
     xdp::XdpLink,
 };
 
 use super::{
     instance::Instance,
-    syscall::{LinkPlace, detach_pinned, link_place},
+    pin::{FILTER_HANDLE, FILTER_PRIORITY, Kind, Pin, filter},
+    syscall::{LinkPlace, link_place},
 };
 use crate::{
     config::{OnAgentExit, XdpMode},
@@ -37,6 +38,13 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+        }
+    }
+
+    const fn pin(self) -> Kind {
+        match self {
+            Self::Native => Kind::Native,
+            Self::Generic => Kind::Generic,
         }
     }
 }
@@ -113,8 +121,7 @@ fn errno(error: &ProgramError) -> Option<i32> {
 enum Held {
     Pinned(PathBuf),
     Own(FdLink),
-    /// A tc filter: kernels before 6.6 have no links for it. The kernel keeps it whatever happens to us, so an empty
-    /// directory beside the pins, `filter-INDEX`, tells whoever comes after us that it is there.
+    /// A tc filter: see [`Kind::Filter`].
     Filter,
 }
 
@@ -130,10 +137,6 @@ pub struct Links {
     directory: PathBuf,
     attached: BTreeMap<String, Attached>,
 }
-
-/// tc filters are told apart by priority and handle; these are ours.
-const FILTER_PRIORITY: u16 = 0x9c15;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 impl Links {
     /// `directory` lies in bpffs and exists.
@@ -190,12 +193,11 @@ impl Links {
         wanted: XdpMode,
         exit: OnAgentExit,
     ) -> Result<(Held, Mode), LinkError> {
-        let path = self.directory.join(format!("xdp-{}", interface.index));
-        let marker = |mode: Mode| self.directory.join(format!("mode-{}-{}", mode.name(), interface.index));
-        let known = known.or_else(|| {
-            // The kernel does not tell a link's mode; a pin of the same link under this name does.
-            [Mode::Native, Mode::Generic].into_iter().find(|mode| marker(*mode).exists())
-        });
+        let pin = |kind| Pin::new(&self.directory, kind, interface.index);
+        let path = pin(Kind::Xdp).path;
+        let marker = |mode: Mode| pin(mode.pin()).path;
+        // The kernel does not tell a link's mode.
+        let known = known.or_else(|| [Mode::Native, Mode::Generic].into_iter().find(|mode| marker(*mode).exists()));
         let fits = match (known, wanted) {
             (Some(Mode::Native), XdpMode::Generic) | (Some(Mode::Generic), XdpMode::Native) => false,
             (Some(_), _) => true,
@@ -210,8 +212,8 @@ impl Links {
             return Ok((self.keep(link, &path, Some(&marker(mode)), exit)?, mode));
         }
         // No link, a stale one, or one in the wrong mode.
-        for stale in [&path, &marker(Mode::Native), &marker(Mode::Generic)] {
-            unpin(stale)?;
+        for stale in [Kind::Xdp, Kind::Native, Kind::Generic].map(pin) {
+            stale.remove().map_err(|source| LinkError::Pin { path: stale.path, source })?;
         }
         let modes: &[(Mode, AyaMode)] = match wanted {
             XdpMode::Native => &[(Mode::Native, AyaMode::Driver)],
@@ -256,9 +258,9 @@ impl Links {
         exit: OnAgentExit,
     ) -> Result<Held, LinkError> {
         let failed = |source| LinkError::Egress { interface: interface.name.clone(), source };
-        let path = self.directory.join(format!("egress-{}", interface.index));
+        let path = Pin::new(&self.directory, Kind::Egress, interface.index).path;
         if !has_tcx() {
-            let marker = self.directory.join(format!("filter-{}", interface.index));
+            let marker = Pin::new(&self.directory, Kind::Filter, interface.index).path;
             if let Err(source) = fs::create_dir(&marker)
                 && source.kind() != io::ErrorKind::AlreadyExists
             {
@@ -282,8 +284,8 @@ impl Links {
     }
 
     fn remove_egress(&self, interface: &Interface) {
-        for kind in ["egress", "filter"] {
-            let _absent = remove_link_pin(&self.directory.join(format!("{kind}-{}", interface.index)), interface.index);
+        for kind in [Kind::Egress, Kind::Filter] {
+            let _absent = Pin::new(&self.directory, kind, interface.index).remove();
         }
     }
 
@@ -326,18 +328,21 @@ impl Links {
     /// Lets go of every interface that `keep` does not name, those that an agent before us left behind included.
     pub fn detach_others(&mut self, keep: &[u32]) {
         self.attached.retain(|_, attached| keep.contains(&attached.interface.index));
-        for (path, index) in link_pins(&self.directory) {
-            if !keep.contains(&index) {
-                let _gone = remove_link_pin(&path, index);
-            }
-        }
+        self.remove_pins(|index| !keep.contains(&index));
     }
 
     /// Lets go of one interface.
     pub fn detach(&mut self, interface: &Interface) {
         self.attached.remove(&interface.name);
-        for (path, index) in link_pins(&self.directory).into_iter().filter(|(_, index)| *index == interface.index) {
-            let _gone = remove_link_pin(&path, index);
+        self.remove_pins(|index| index == interface.index);
+    }
+
+    /// Removes the pins of the interfaces that `which` accepts.
+    fn remove_pins(&self, which: impl Fn(u32) -> bool) {
+        for pin in Pin::all(&self.directory).into_iter().filter(|pin| which(pin.index)) {
+            if let Err(error) = pin.remove() {
+                tracing::error!("{}: {error}", pin.path.display());
+            }
         }
     }
 
@@ -356,7 +361,7 @@ impl Links {
 
     /// Every interface that we, or an agent before us, are attached to.
     pub fn indices(&self) -> Vec<u32> {
-        let pinned = link_pins(&self.directory).into_iter().map(|(_, index)| index);
+        let pinned = Pin::all(&self.directory).into_iter().map(|pin| pin.index);
         self.attached.values().map(|attached| attached.interface.index).chain(pinned).collect()
     }
 
@@ -366,42 +371,11 @@ impl Links {
     }
 }
 
-/// Paths of our link pins in `directory`, and of what stands for filters, each with the interface's index.
-pub fn link_pins(directory: &Path) -> Vec<(PathBuf, u32)> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let pin = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?;
-        let prefixes = ["xdp-", "egress-", "filter-", "mode-native-", "mode-generic-"];
-        let index = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?.parse().ok()?;
-        Some((path, index))
-    };
-    entries.filter_map(Result::ok).filter_map(|entry| pin(entry.path())).collect()
-}
-
 /// The interfaces that pinned links in `directory` hold a program on, whoever left them.
 pub fn pinned_interfaces(directory: &Path) -> Vec<String> {
-    let is_xdp = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xdp-"));
-    let name = |(path, index): (PathBuf, u32)| {
-        let at_work = is_xdp(&path) && place(&Held::Pinned(path)).is_some_and(|place| place.interface == index);
-        let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
-        at_work.then_some(name)
-    };
-    link_pins(directory).into_iter().filter_map(name).collect()
-}
-
-/// Removes one of [`link_pins`], and the filter that it stands for. A link without another pin or holder goes with it.
-pub fn remove_link_pin(path: &Path, index: u32) -> Result<(), LinkError> {
-    let is_filter = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"filter-"));
-    if !is_filter {
-        return unpin(path);
-    }
-    // With its interface, the filter is gone, too.
-    if let Ok(name) = nix::net::if_::if_indextoname(index)
-        && let Ok(name) = name.to_str()
-    {
-        detach_filter(name);
-    }
-    fs::remove_dir(path).map_err(|source| LinkError::Pin { path: path.to_owned(), source })
+    let at_work = |pin: &Pin| place(&Held::Pinned(pin.path.clone())).is_some_and(|place| place.interface == pin.index);
+    let xdp = Pin::all(directory).into_iter().filter(|pin| pin.kind == Kind::Xdp);
+    xdp.filter(at_work).filter_map(|pin| pin.interface()).collect()
 }
 
 fn remove(path: &Path) -> Result<(), LinkError> {
@@ -411,16 +385,6 @@ fn remove(path: &Path) -> Result<(), LinkError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Removes a pin for good. A link of XDP is off its interface when this returns; without its last pin alone it would go some
-/// moments later, and be in the way of the next until then.
-fn unpin(path: &Path) -> Result<(), LinkError> {
-    if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"egress-")) {
-        // One whose interface is gone is off it already.
-        let _gone = detach_pinned(path);
-    }
-    remove(path)
 }
 
 /// The link we hold, or that is pinned at `path`.
@@ -457,9 +421,7 @@ fn has_tcx() -> bool {
 fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result<Held, ProgramError> {
     // It says so if it is there already.
     let _exists = qdisc_add_clsact(&interface.name);
-    let ours =
-        SchedClassifierLink::attached(&interface.name, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None);
-    let replaced = ours.map_err(ProgramError::from).and_then(|link| program.attach_to_link(link));
+    let replaced = filter(&interface.name).map_err(ProgramError::from).and_then(|link| program.attach_to_link(link));
     let id = replaced.or_else(|_| {
         let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
         program.attach_with_options(&interface.name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
@@ -467,13 +429,4 @@ fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result
     // Dropped, it would be detached; the kernel is to keep it.
     std::mem::forget(program.take_link(id)?);
     Ok(Held::Filter)
-}
-
-/// Removes our filter from an interface, if it is there.
-fn detach_filter(interface: &str) {
-    if let Ok(link) =
-        SchedClassifierLink::attached(interface, TcAttachType::Egress, FILTER_PRIORITY, FILTER_HANDLE, None)
-    {
-        drop(link);
-    }
 }

@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod instance;
 pub mod link;
+pub mod pin;
 pub mod prefixes;
 pub mod shared;
 pub mod slots;
