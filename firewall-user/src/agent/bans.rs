@@ -227,7 +227,7 @@ pub fn sweep(shared: &mut Shared) -> Result<(), SharedError> {
     let now = now();
     let slots = shared.slots()?;
     let (mut used_v4, mut used_v6) = (Vec::new(), Vec::new());
-    for (key, ban) in shared.all_bans() {
+    for (key, ban) in shared.all_bans()? {
         if ban.until <= now {
             // The kernel may have removed or renewed it meanwhile; a renewed one is in the next sweep's hands.
             if shared.bans.get(&key, 0).is_ok_and(|again| again.until <= now) {
@@ -300,6 +300,7 @@ pub fn to_save(shared: &Shared) -> io::Result<Vec<u8>> {
     let now = now();
     let saved: Vec<Saved> = shared
         .all_bans()
+        .map_err(io::Error::other)?
         .into_iter()
         .filter(|(_, ban)| ban.until > now)
         .map(|(key, ban)| Saved {

@@ -305,7 +305,7 @@ impl Core {
         self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
-            bans::carry_over(&mut self.shared, &old.all_bans());
+            bans::carry_over(&mut self.shared, &old.all_bans()?);
         }
         self.settle(compiled)
     }

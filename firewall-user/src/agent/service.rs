@@ -17,7 +17,7 @@ use super::{bans, core::Core};
 use crate::{
     config::{self, ListAction, Mode, prefix_key},
     control::api::{self, Count, Refusal},
-    dmz::{compile, slots::Slots},
+    dmz::{compile, shared::SharedError, slots::Slots},
     events::kernel::WallClock,
 };
 
@@ -98,6 +98,7 @@ impl api::Agent for Service {
         let mut bans: Vec<api::Ban> = core
             .shared
             .all_bans()
+            .map_err(refuse)?
             .iter()
             .filter(|(_, ban)| ban.until > now)
             .map(|(key, ban)| bans::describe(key, ban, &slots, clock))
@@ -242,7 +243,7 @@ fn rules(core: &Core, counters: &[Counter]) -> Vec<api::Rule> {
     lists.chain(sizes).chain(rates).collect()
 }
 
-fn tables(core: &Core) -> Vec<api::Table> {
+fn tables(core: &mut Core) -> Vec<api::Table> {
     let table = |name: &str, entries: usize, capacity: u64| api::Table {
         name: name.to_owned(),
         entries: entries as u64,
@@ -250,8 +251,22 @@ fn tables(core: &Core) -> Vec<api::Table> {
     };
     let (v4, v6) = core.instance.list_entries();
     let limits = core.config.dmz.tables;
+    let now = bans::now();
+    let mut unread = None;
+    let mut entries = |read: Result<usize, SharedError>| {
+        read.unwrap_or_else(|error| {
+            unread = Some(format!("tables cannot be read: {error}"));
+            0
+        })
+    };
+    let bans = core.shared.all_bans().map(|bans| bans.iter().filter(|(_, ban)| ban.until > now).count());
+    let (bans, buckets, flows) =
+        (entries(bans), entries(core.shared.buckets_in_use(now)), entries(core.shared.flows()));
+    core.warn("tables", unread);
     vec![
-        table("bans", core.shared.bans.keys().filter_map(Result::ok).count(), u64::from(limits.bans)),
+        table("bans", bans, u64::from(limits.bans)),
+        table("buckets", buckets, u64::from(limits.buckets)),
+        table("flows", flows, u64::from(limits.flows)),
         table("lists-v4", v4, 0),
         table("lists-v6", v6, 0),
         table("rules", core.compiled().slots.iter().count(), u64::from(firewall_common::counter::MAX_RULES)),

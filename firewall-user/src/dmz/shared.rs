@@ -96,6 +96,10 @@ pub enum SharedError {
         name: &'static str,
         source: aya::maps::MapError,
     },
+    Read {
+        name: &'static str,
+        source: io::Error,
+    },
 }
 
 impl std::fmt::Display for SharedError {
@@ -111,6 +115,7 @@ impl std::fmt::Display for SharedError {
             }
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Map { name, source } => write!(f, "map {name}: {source}"),
+            Self::Read { name, source } => write!(f, "map {name}: {source}"),
         }
     }
 }
@@ -211,10 +216,10 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
             return Err(SharedError::Foreign { path });
         }
         if info.max_entries() != shape.entries {
-            if shape.name == "BANS" {
-                adopted.bans = Shared::bans_at(&path)?;
-            }
             let map = MapData::from_pin(&path).map_err(|_| SharedError::Foreign { path: path.clone() })?;
+            if shape.name == "BANS" {
+                adopted.bans = read_whole(shape.name, &map)?;
+            }
             fs::remove_file(&path).map_err(io(&path))?;
             adopted.resized.push((path, map));
         }
@@ -255,6 +260,8 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
 /// Handles on the shared maps.
 pub struct Shared {
     pub bans: HashMap<MapData, BanKey, Ban>,
+    /// The same table once more, and two that only the program writes, to be read whole.
+    whole: [MapData; 3],
     guarded: HashMap<MapData, BanKey, u32>,
     interfaces: HashMap<MapData, u32, Interface>,
     control: Array<MapData, Control>,
@@ -275,8 +282,12 @@ impl Shared {
     /// Opens the pins in `directory`, which the first instance made, and stamps them as ours. `seed` counts only if they are
     /// new.
     pub fn open(directory: &Path, seed: u64) -> Result<Self, SharedError> {
+        let pinned = |name: &'static str| {
+            MapData::from_pin(directory.join(name)).map_err(|source| SharedError::Map { name, source })
+        };
         let mut shared = Self {
             bans: typed!(directory, "BANS"),
+            whole: [pinned("BANS")?, pinned("BUCKETS")?, pinned("FLOWS")?],
             guarded: typed!(directory, "GUARDED"),
             interfaces: typed!(directory, "INTERFACES"),
             control: typed!(directory, "CONTROL"),
@@ -396,17 +407,27 @@ impl Shared {
     }
 
     /// Every ban, expired ones included. A ban set meanwhile may or may not be among them.
-    pub fn all_bans(&self) -> Vec<(BanKey, Ban)> {
-        self.bans.iter().filter_map(Result::ok).collect()
+    pub fn all_bans(&self) -> Result<Vec<(BanKey, Ban)>, SharedError> {
+        let [bans, ..] = &self.whole;
+        read_whole("BANS", bans)
     }
 
-    fn bans_at(path: &Path) -> Result<Vec<(BanKey, Ban)>, SharedError> {
-        let map: HashMap<MapData, BanKey, Ban> = MapData::from_pin(path)
-            .and_then(Map::from_map_data)
-            .and_then(TryInto::try_into)
-            .map_err(|source| SharedError::Map { name: "BANS", source })?;
-        Ok(map.iter().filter_map(Result::ok).collect())
+    /// Rate buckets that are not full again yet at `now`, memories of proven sources among them.
+    pub fn buckets_in_use(&self, now: u64) -> Result<usize, SharedError> {
+        let [_, buckets, _] = &self.whole;
+        let sets = read_whole::<u32, BucketSet>("BUCKETS", buckets)?;
+        Ok(sets.iter().flat_map(|(_, set)| set.tats).filter(|tat| *tat > now).count())
     }
+
+    /// Flows in the table, those that are over included.
+    pub fn flows(&self) -> Result<usize, SharedError> {
+        let [.., flows] = &self.whole;
+        Ok(read_whole::<FlowKey, u64>("FLOWS", flows)?.len())
+    }
+}
+
+fn read_whole<K: aya::Pod, V: aya::Pod>(name: &'static str, map: &MapData) -> Result<Vec<(K, V)>, SharedError> {
+    syscall::lookup_batch(map.fd().as_fd()).map_err(|source| SharedError::Read { name, source })
 }
 
 fn read_slots(map: &Array<MapData, SlotName>) -> Result<Slots, SharedError> {

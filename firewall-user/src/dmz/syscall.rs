@@ -1,4 +1,4 @@
-//! The calls of bpf(2) that aya does not offer: writing many map entries at once, and asking a link where it is.
+//! The calls of bpf(2) that aya does not offer: reading and writing many map entries at once, and asking a link where it is.
 
 use std::{
     ffi::CString,
@@ -14,6 +14,7 @@ use aya::Pod;
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -64,6 +65,54 @@ pub fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V
         return Err(io::Error::other(format!("{} of {count} entries written", attributes.count)));
     }
     Ok(())
+}
+
+/// Reads every entry of a hash or an array. One that comes or goes meanwhile may or may not be among them; none is there
+/// twice, and nobody who changes the map can keep this from its end, unlike a walk from key to key.
+pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let mut all = Vec::new();
+    let mut most: u32 = 4096;
+    let (mut from, mut to) = (0_u32, 0_u32);
+    let mut started = false;
+    loop {
+        let (mut keys, mut values) = (Vec::<K>::with_capacity(most as usize), Vec::<V>::with_capacity(most as usize));
+        let mut attributes = Batch {
+            in_batch: if started { (&raw const from).addr() as u64 } else { 0 },
+            out_batch: (&raw mut to).addr() as u64,
+            keys: keys.as_mut_ptr().addr() as u64,
+            values: values.as_mut_ptr().addr() as u64,
+            count: most,
+            map_fd: u32::try_from(map.as_raw_fd()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values into the room that was made for as many, and a word to
+        // `to`. It is the caller's map that says how large keys and values are: their sizes are asserted to be these.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attributes, size_of::<Batch>()) };
+        let error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
+        let ended = match error.as_ref().map(io::Error::raw_os_error) {
+            None => false,
+            Some(Some(libc::ENOENT)) => true,
+            // A place of the hash holds more entries than this.
+            Some(Some(libc::ENOSPC)) => {
+                most = most.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
+                continue;
+            }
+            Some(_) => return Err(error.unwrap_or_else(|| io::ErrorKind::Other.into())),
+        };
+        let count = attributes.count.min(most) as usize;
+        // SAFETY: the kernel wrote as many of each, and `K` and `V` are valid for every bit pattern.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        all.extend(keys.into_iter().zip(values));
+        if ended {
+            return Ok(all);
+        }
+        (from, started) = (to, true);
+    }
 }
 
 /// Where a link of type XDP or TCX is attached.

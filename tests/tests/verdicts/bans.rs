@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use firewall_common::{address::Addr, ban::BanKey, verdict::DropReason::Ban};
+use firewall_common::{
+    address::Addr,
+    ban::{Ban, BanKey},
+    verdict::DropReason::Ban as Banned,
+};
 use firewall_user::agent::bans::{self, now};
 use tests::frame::ToIp as _;
 
@@ -16,7 +20,7 @@ const TICK: u64 = 20_000_000;
 fn check(bench: &mut Bench, family: Family, banned: &[&str], free: &[&str]) {
     for source in banned {
         let seen = family.seen_from(source, TCP, (40000, 80), 20);
-        bench.drops_by(source, &family.from(source).tcp(40000, 80), (Ban, None), &[], seen);
+        bench.drops_by(source, &family.from(source).tcp(40000, 80), (Banned, None), &[], seen);
     }
     for source in free {
         bench.passes(source, &family.from(source).tcp(40000, 80), &[]);
@@ -114,6 +118,23 @@ fn a_full_table_evicts_nothing() {
     check(&mut bench, V4, &sources, &["203.0.113.5"]);
 }
 
+/// A table is read in steps, each bigger than the one before if a place of the hash is: none is missed, none is there twice.
+#[test]
+fn every_ban_is_listed_once() {
+    let mut bench = Bench::new("dmz.tables.bans = 20000");
+    let ban = Ban { until: u64::MAX / 2, since: 0, packets: 0, origin: 0, padding: 0, rule: u16::MAX, padding2: 0 };
+    let host = |number: u32| BanKey::host(Addr::v4((0x0b00_0000 + number).to_be()));
+    let keys: Vec<BanKey> = (0..20_000).map(host).collect();
+    for key in &keys {
+        bench.loaded.shared.bans.insert(key, ban, 0).expect("there is room");
+    }
+    let address = |key: &BanKey| u32::from_be(key.address.v4_word());
+    let mut listed: Vec<u32> =
+        bench.loaded.shared.all_bans().expect("it can be read").iter().map(|(key, _)| address(key)).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, keys.iter().map(address).collect::<Vec<_>>());
+}
+
 #[test]
 fn eight_other_lengths_of_each_family_hold_at_once() {
     let mut bench = Bench::new("");
@@ -138,5 +159,5 @@ fn neighbour_discovery_passes_a_ban() {
     let solicitation = V6.frame().neighbour_solicitation(V6.host.parse().expect("an address"));
     bench.passes("hop limit 255", &solicitation, &["control"]);
     let seen = V6.seen(V6.icmp, (0, 0), 32);
-    bench.drops_by("hop limit 254", &solicitation.ttl(254), (Ban, None), &[], seen);
+    bench.drops_by("hop limit 254", &solicitation.ttl(254), (Banned, None), &[], seen);
 }

@@ -44,6 +44,8 @@ fn an_answer_passes_once_the_host_asked() {
             bench.loaded.leave(&asks.build()).expect("the kernel runs the program");
             bench.passes(what, &answers, &["reply"]);
         }
+        let flows = bench.loaded.shared.flows().expect("the table can be read");
+        assert_eq!(flows, pairs(family).len() * if family.header == V4.header { 1 } else { 2 });
         for stranger in [
             family.frame().tcp(444, 50000).flags(ACK),
             family.frame().tcp(443, 50009).flags(ACK),

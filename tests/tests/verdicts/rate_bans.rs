@@ -59,7 +59,7 @@ fn a_forged_source_is_never_banned() {
         let tcp = family.frame().tcp(40000, 80).flags(16);
         not_banned(&mut bench, &tcp, Tally::BanUnproven, family.seen(6, (40000, 80), 20));
     }
-    assert!(bench.loaded.shared.all_bans().is_empty());
+    assert!(bench.loaded.shared.all_bans().unwrap().is_empty());
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_proven_source_is_banned() {
         (0..2).for_each(|_| bench.passes("within the rate", &tcp, &[]));
         bans(&mut bench, &tcp, seen);
         (0..2).for_each(|_| is_banned(&mut bench, &tcp, seen));
-        let all = bench.loaded.shared.all_bans();
+        let all = bench.loaded.shared.all_bans().unwrap();
         let [(key, ban)] = &all[..] else { panic!("{all:?}") };
         assert_eq!(*key, BanKey::new(&Addr::from(connection.client.ip()), banned));
         assert_eq!((ban.until - ban.since, ban.packets), (60_000_000_000, 2));
@@ -155,7 +155,7 @@ fn a_protected_source_is_never_banned() {
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
         (0..2).for_each(|_| not_banned(&mut bench, &connection.tcp(), Tally::BanProtected, connection.seen()));
     }
-    assert!(bench.loaded.shared.all_bans().is_empty());
+    assert!(bench.loaded.shared.all_bans().unwrap().is_empty());
 }
 
 /// Defect 6: bans evicted under a flood. A full table refuses, and the rate still holds.
@@ -168,7 +168,7 @@ fn defect_6_a_full_table_refuses_and_evicts_nothing() {
         (0..2).for_each(|_| bench.passes("within the rate", &connection.tcp(), &[]));
         (0..2).for_each(|_| not_banned(&mut bench, &connection.tcp(), Tally::BanFull, connection.seen()));
     }
-    let all = bench.loaded.shared.all_bans();
+    let all = bench.loaded.shared.all_bans().unwrap();
     assert_eq!(all.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [BanKey::host(Addr::from("203.0.113.1".to_ip()))]);
 }
 
@@ -186,6 +186,6 @@ fn a_monitored_rate_bans_nobody() {
         for _ in 0..2 {
             bench.monitors("over", &connection.tcp(), &[(PacketRate, Some(RULE))], &[], connection.seen());
         }
-        assert!(bench.loaded.shared.all_bans().is_empty());
+        assert!(bench.loaded.shared.all_bans().unwrap().is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Stage 8: rates, as single packets tell them apart. How exactly a rate holds over time is measured in the test `rates`.
 
 use firewall_common::verdict::DropReason::{self, ByteRate, ConnectionRate, PacketRate};
+use firewall_user::agent::bans::now;
 use tests::frame::{ACK, Frame, SYN};
 
 use crate::support::{Bench, FAMILIES, Family, TCP, UDP, V4, V6};
@@ -204,6 +205,7 @@ fn a_full_table_of_buckets_forgives_no_debt() {
     assert!((1024..=2048).contains(&count("passed")), "{counted:?}");
     assert_eq!(count("passed") + count("dropped packet-rate"), 4000);
     assert!((2976..4000).contains(&count("bucket-stolen")), "{counted:?}");
+    assert_eq!(bench.loaded.shared.buckets_in_use(now()).expect("the table can be read"), 1024);
 }
 
 #[test]
