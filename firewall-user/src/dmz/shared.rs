@@ -218,7 +218,7 @@ pub fn adopt(directory: &Path, tables: &Tables) -> Result<Adopted, SharedError> 
         if info.max_entries() != shape.entries {
             let map = MapData::from_pin(&path).map_err(|_| SharedError::Foreign { path: path.clone() })?;
             if shape.name == "BANS" {
-                adopted.bans = read_whole(shape.name, &map)?;
+                adopted.bans = bans_of(&map)?;
             }
             fs::remove_file(&path).map_err(io(&path))?;
             adopted.resized.push((path, map));
@@ -409,25 +409,42 @@ impl Shared {
     /// Every ban, expired ones included. A ban set meanwhile may or may not be among them.
     pub fn all_bans(&self) -> Result<Vec<(BanKey, Ban)>, SharedError> {
         let [bans, ..] = &self.whole;
-        read_whole("BANS", bans)
+        bans_of(bans)
     }
 
     /// Rate buckets that are not full again yet at `now`, memories of proven sources among them.
     pub fn buckets_in_use(&self, now: u64) -> Result<usize, SharedError> {
         let [_, buckets, _] = &self.whole;
-        let sets = read_whole::<u32, BucketSet>("BUCKETS", buckets)?;
-        Ok(sets.iter().flat_map(|(_, set)| set.tats).filter(|tat| *tat > now).count())
+        let mut in_use = 0;
+        read_whole("BUCKETS", buckets, |_: &[u32], sets: &[BucketSet]| {
+            in_use += sets.iter().flat_map(|set| set.tats).filter(|tat| *tat > now).count();
+        })?;
+        Ok(in_use)
     }
 
     /// Flows in the table, those that are over included.
     pub fn flows(&self) -> Result<usize, SharedError> {
         let [.., flows] = &self.whole;
-        Ok(read_whole::<FlowKey, u64>("FLOWS", flows)?.len())
+        let mut entries = 0;
+        read_whole("FLOWS", flows, |keys: &[FlowKey], _: &[u64]| entries += keys.len())?;
+        Ok(entries)
     }
 }
 
-fn read_whole<K: aya::Pod, V: aya::Pod>(name: &'static str, map: &MapData) -> Result<Vec<(K, V)>, SharedError> {
-    syscall::lookup_batch(map.fd().as_fd()).map_err(|source| SharedError::Read { name, source })
+fn bans_of(map: &MapData) -> Result<Vec<(BanKey, Ban)>, SharedError> {
+    let mut bans = Vec::new();
+    read_whole("BANS", map, |keys: &[BanKey], values: &[Ban]| {
+        bans.extend(keys.iter().copied().zip(values.iter().copied()));
+    })?;
+    Ok(bans)
+}
+
+fn read_whole<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    map: &MapData,
+    visit: impl FnMut(&[K], &[V]),
+) -> Result<(), SharedError> {
+    syscall::lookup_batch(map.fd().as_fd(), visit).map_err(|source| SharedError::Read { name, source })
 }
 
 fn read_slots(map: &Array<MapData, SlotName>) -> Result<Slots, SharedError> {

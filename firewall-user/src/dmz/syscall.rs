@@ -67,10 +67,10 @@ pub fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V
     Ok(())
 }
 
-/// Reads every entry of a hash or an array. One that comes or goes meanwhile may or may not be among them; none is there
-/// twice, and nobody who changes the map can keep this from its end, unlike a walk from key to key.
-pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
-    let mut all = Vec::new();
+/// Shows `visit` every entry of a hash or an array, some thousands at a time. One that comes or goes meanwhile may or may
+/// not be among them; none is there twice, and nobody who changes the map can keep this from its end, unlike a walk from
+/// key to key.
+pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&[K], &[V])) -> io::Result<()> {
     let mut most: u32 = 4096;
     let (mut from, mut to) = (0_u32, 0_u32);
     let mut started = false;
@@ -107,9 +107,9 @@ pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V
             keys.set_len(count);
             values.set_len(count);
         }
-        all.extend(keys.into_iter().zip(values));
+        visit(&keys, &values);
         if ended {
-            return Ok(all);
+            return Ok(());
         }
         (from, started) = (to, true);
     }
