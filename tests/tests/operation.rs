@@ -131,20 +131,6 @@ fn without_privileges_or_bpffs_it_says_what_to_do() {
         assert!(said.contains("only root") && said.contains("sudo"), "{mode}: {said}");
     }
     let mut command = run_command(&agent, &[]);
-    let age = || {
-        // The kernel then says of itself that it is 2.6 (UNAME26).
-        // SAFETY: a system call without pointers.
-        nix::errno::Errno::result(unsafe { libc::personality(0x002_0000) })?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec only that system call is made.
-    unsafe { command.pre_exec(age) };
-    let output = finish(command);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("this kernel is 2.6.") && said.contains("needs 6.1 or later"), "{said}");
-    assert!(!said.contains("KernelVersion"), "{said}");
-    let mut command = run_command(&agent, &[]);
     let unmount = || {
         use nix::{
             mount::{MntFlags, MsFlags, mount, umount2},

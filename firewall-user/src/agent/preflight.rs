@@ -39,11 +39,8 @@ impl std::error::Error for PreflightError {}
 /// Checks all of it. `bpffs` is our directory in it.
 pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     root()?;
-    if let Ok(version) = KernelVersion::current()
-        && version < KernelVersion::new(OLDEST.0, OLDEST.1, 0)
-    {
-        let found = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
-        return Err(PreflightError::Kernel { found: found.unwrap_or_else(|_| format!("{version:?}")) });
+    if let (Ok(version), Ok(names)) = (KernelVersion::current(), nix::sys::utsname::uname()) {
+        kernel(version, &names.release().to_string_lossy())?;
     }
     let root = bpffs.parent().unwrap_or(bpffs);
     match nix::sys::statfs::statfs(root) {
@@ -52,6 +49,27 @@ pub(super) fn check(bpffs: &Path) -> Result<(), PreflightError> {
     }
 }
 
+/// `release` is the version as uname(1) tells it.
+fn kernel(version: KernelVersion, release: &str) -> Result<(), PreflightError> {
+    if version < KernelVersion::new(OLDEST.0, OLDEST.1, 0) {
+        return Err(PreflightError::Kernel { found: release.to_owned() });
+    }
+    Ok(())
+}
+
 pub(super) fn root() -> Result<(), PreflightError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(PreflightError::NotRoot) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_named() {
+        let error = kernel(KernelVersion::new(5, 10, 251), "5.10.0-40-amd64").unwrap_err().to_string();
+        assert_eq!(error, "this kernel is 5.10.0-40-amd64; Portcullis needs 6.1 or later");
+        assert!(kernel(KernelVersion::new(6, 0, 19), "6.0.19").is_err());
+        assert!(kernel(KernelVersion::new(6, 1, 0), "6.1.0-56-cloud-amd64").is_ok());
+    }
 }
