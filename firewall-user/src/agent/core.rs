@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, RwLock},
@@ -12,19 +11,18 @@ use std::{
 
 use firewall_common::policy;
 
-use super::{bans, offloads, rollback::Before};
+use super::{bans, error::CoreError, offloads, rollback::Before};
 use crate::{
     config::{self, Config, OnAgentExit, Overrides, XdpMode},
     control::api,
     dmz::{
         compile::{self, Compiled},
-        instance::{Instance, InstanceError},
-        link::{LinkError, Links, Mode},
-        shared::{self, Shared, SharedError},
-        slots::Exhausted,
+        instance::Instance,
+        link::{Links, Mode},
+        shared::{self, Shared},
     },
     events::{
-        SinkError, Sinks, format_time,
+        Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
     host::{
@@ -33,59 +31,6 @@ use crate::{
     },
     paths::Paths,
 };
-
-/// Why a policy did not come into force.
-#[derive(Debug)]
-pub enum CoreError {
-    Config(config::Errors),
-    Rules(Exhausted),
-    Shared(SharedError),
-    Instance(InstanceError),
-    Link(LinkError),
-    NoInterface {
-        name: String,
-    },
-    Interface {
-        name: String,
-        source: std::io::Error,
-    },
-    /// Merged packets would be judged as one.
-    Merging(crate::host::interface::OffloadError),
-    Sinks(SinkError),
-}
-
-impl fmt::Display for CoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(errors) => errors.fmt(f),
-            Self::Rules(error) => error.fmt(f),
-            Self::Shared(error) => error.fmt(f),
-            Self::Instance(error) => error.fmt(f),
-            Self::Link(error) => error.fmt(f),
-            Self::NoInterface { name } => write!(f, "there is no interface `{name}`"),
-            Self::Interface { name, source } => write!(f, "interface `{name}`: {source}"),
-            Self::Merging(error) => write!(
-                f,
-                "{error}; in generic mode merged packets would be judged as one. Native mode (`xdp_mode = \"native\"`) sees \
-                 them as they came"
-            ),
-            Self::Sinks(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for CoreError {}
-
-macro_rules! from {
-    ($($error:ty => $variant:ident),* $(,)?) => {
-        $(impl From<$error> for CoreError {
-            fn from(error: $error) -> Self {
-                Self::$variant(error)
-            }
-        })*
-    };
-}
-from!(config::Errors => Config, Exhausted => Rules, SharedError => Shared, InstanceError => Instance, LinkError => Link, SinkError => Sinks);
 
 /// What the event reader needs, replaced whole when a policy changes.
 pub type SharedNames = Arc<RwLock<Arc<Names>>>;

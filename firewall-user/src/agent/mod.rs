@@ -8,6 +8,7 @@ mod check;
 pub mod core;
 mod detach;
 mod drain;
+pub mod error;
 mod files;
 mod lockout;
 mod offloads;

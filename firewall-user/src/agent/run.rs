@@ -19,8 +19,9 @@ use tokio::{
 
 use super::{
     bans,
-    core::{Core, CoreError},
+    core::Core,
     drain::Drain,
+    error::CoreError,
     files::{Files, LOOK_EVERY},
     lockout, preflight,
     service::Service,
