@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use firewall_common::ban::{Ban, BanKey};
 use firewall_user::config::{Config, List, ListAction, Mode};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use serde::Serialize;
 use tests::{
     frame::{ACK, Frame},
@@ -56,8 +59,7 @@ pub(crate) struct Contender {
 }
 
 pub(crate) fn run(json: bool) -> Result<()> {
-    // The tests' connection, and nothing else, lives in this namespace.
-    unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own (are you root?)")?;
+    alone().context("namespaces of its own (are you root?)")?;
     tests::netns::loopback_addresses(&[&format!("{HOST}/32"), &format!("{CLIENT}/32"), &format!("{HOST_V6}/128")])?;
     let listener = TcpListener::bind((HOST, 443))?;
     let client = connect()?;
@@ -98,6 +100,14 @@ pub(crate) fn run(json: bool) -> Result<()> {
         print(&report);
     }
     Ok(())
+}
+
+/// Moves into a network namespace, where the bench's connection and nothing else lives, and to a BPF file system of its own:
+/// xdp-filter keeps its tables at one place for the whole machine, which may be in use.
+fn alone() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>)
 }
 
 fn connect() -> Result<TcpStream> {
