@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    ptr,
 };
 
 use aya::Pod;
@@ -72,12 +73,12 @@ pub fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V
 /// key to key.
 pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&[K], &[V])) -> io::Result<()> {
     let mut most: u32 = 4096;
-    let (mut from, mut to) = (0_u32, 0_u32);
-    let mut started = false;
+    let mut from: Option<u32> = None;
+    let mut to: u32 = 0;
     loop {
         let (mut keys, mut values) = (Vec::<K>::with_capacity(most as usize), Vec::<V>::with_capacity(most as usize));
         let mut attributes = Batch {
-            in_batch: if started { (&raw const from).addr() as u64 } else { 0 },
+            in_batch: from.as_ref().map_or(0, |from| ptr::from_ref(from).addr() as u64),
             out_batch: (&raw mut to).addr() as u64,
             keys: keys.as_mut_ptr().addr() as u64,
             values: values.as_mut_ptr().addr() as u64,
@@ -90,17 +91,19 @@ pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&
         // `to`. It is the caller's map that says how large keys and values are: their sizes are asserted to be these.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attributes, size_of::<Batch>()) };
-        let error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
-        let ended = match error.as_ref().map(io::Error::raw_os_error) {
-            None => false,
-            Some(Some(libc::ENOENT)) => true,
-            // A place of the hash holds more entries than this.
-            Some(Some(libc::ENOSPC)) => {
-                most = most.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
-                continue;
+        let mut ended = false;
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::ENOENT) => ended = true,
+                // A place of the hash holds more entries than this.
+                Some(libc::ENOSPC) => {
+                    most = most.checked_mul(2).ok_or(error)?;
+                    continue;
+                }
+                _ => return Err(error),
             }
-            Some(_) => return Err(error.unwrap_or_else(|| io::ErrorKind::Other.into())),
-        };
+        }
         let count = attributes.count.min(most) as usize;
         // SAFETY: the kernel wrote as many of each, and `K` and `V` are valid for every bit pattern.
         unsafe {
@@ -111,7 +114,7 @@ pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&
         if ended {
             return Ok(());
         }
-        (from, started) = (to, true);
+        from = Some(to);
     }
 }
 
