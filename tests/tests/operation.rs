@@ -469,3 +469,23 @@ fn an_interface_that_goes_and_comes_is_guarded_again() {
     wait_until("reloaded", || agent.status().unwrap().generation > status.generation);
     assert!(agent.status().unwrap().interfaces[0].attached && !wire.passes(&blocked()).unwrap());
 }
+
+#[test]
+fn traces_tell_each_verdict() {
+    let world = World::new().unwrap();
+    let mut agent = Agent::prepare(&world, POLICY, &[]).unwrap();
+    agent.launch(&["--trace"]).unwrap();
+    let traced = || {
+        assert!(!Wire::open(&world).unwrap().passes(&blocked()).unwrap());
+        wait_until("traced", || {
+            ["verdict: action 0 reason", "pass: "].iter().all(|words| agent.stderr().contains(words))
+        });
+    };
+    traced();
+    // Another instance of the program, another listener.
+    let (before, said) = (agent.status().unwrap(), agent.stderr().len());
+    agent.edit_config(&POLICY.replace("6000", "6001")).unwrap();
+    agent.wait_reload(&before).unwrap();
+    traced();
+    wait_until("traced after a reload", || agent.stderr()[said..].contains("verdict: action 0 reason"));
+}
