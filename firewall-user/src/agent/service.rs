@@ -259,9 +259,9 @@ fn tables(core: &mut Core) -> Vec<api::Table> {
             0
         })
     };
-    let bans = core.shared.all_bans().map(|bans| bans.iter().filter(|(_, ban)| ban.until > now).count());
-    let (bans, buckets, flows) =
-        (entries(bans), entries(core.shared.buckets_in_use(now)), entries(core.shared.flows()));
+    let bans = entries(core.shared.bans_in_force(now));
+    let buckets = entries(core.shared.buckets_in_use(now));
+    let flows = entries(core.shared.flows());
     core.warn("tables", unread);
     vec![
         table("bans", bans, u64::from(limits.bans)),

@@ -412,6 +412,16 @@ impl Shared {
         bans_of(bans)
     }
 
+    /// Bans that are not over yet at `now`.
+    pub fn bans_in_force(&self, now: u64) -> Result<usize, SharedError> {
+        let [bans, ..] = &self.whole;
+        let mut in_force = 0;
+        read_whole("BANS", bans, |_: &[BanKey], bans: &[Ban]| {
+            in_force += bans.iter().filter(|ban| ban.until > now).count();
+        })?;
+        Ok(in_force)
+    }
+
     /// Rate buckets that are not full again yet at `now`, memories of proven sources among them.
     pub fn buckets_in_use(&self, now: u64) -> Result<usize, SharedError> {
         let [_, buckets, _] = &self.whole;
