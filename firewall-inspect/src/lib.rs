@@ -1,3 +1,15 @@
-//! The judgement of the LAN layer: content rules, schema, identity and response filter, without I/O.
+//! The judgement of the LAN layer, without I/O: what a request is, and whether it may go on.
 //!
-//! Empty so far: the DMZ layer in `firewall-ebpf` judges packets; requests come here once the gateway accepts them.
+//! In: bytes and the policy of an API. Out: a [`head::Head`] with its framing decided, or a [`reason::Reason`] against it.
+//! Nothing here opens a socket or a file, reads a clock, or knows tokio.
+
+pub mod chunk;
+pub mod fields;
+pub mod forwarded;
+pub mod framing;
+pub mod head;
+pub mod path;
+pub mod problem;
+pub mod protocol;
+pub mod reason;
+pub mod reputation;

@@ -3,6 +3,7 @@
 //! Text → raw (a document in which every value knows its place) → typed. Every error names file, line and column, and all
 //! of them come at once. Nothing here touches the kernel: whether an interface or a group exists is the agent's to find out.
 
+pub mod api;
 mod list;
 mod lower;
 mod prefix;

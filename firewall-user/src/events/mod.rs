@@ -10,6 +10,7 @@ mod journal;
 pub mod kernel;
 mod queue;
 mod record;
+pub mod request;
 mod stream;
 
 use std::{
