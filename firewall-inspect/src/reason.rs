@@ -70,6 +70,10 @@ reasons! {
     TransferCoding = "transfer-coding" 400 Attack,
     /// A chunk whose size line or end is malformed.
     MalformedChunk = "malformed-chunk" 400 Attack,
+    /// A trailer that would change framing or routing, had it been read as a header.
+    ForbiddenTrailer = "forbidden-trailer" 400 Attack,
+    /// Connection names a header that is not its to remove: Host, Authorization, Cookie and the like.
+    ConnectionHeader = "connection-header" 400 Attack,
     /// No Host, or an empty one where one is required.
     HostMissing = "host-missing" 400 Attack,
     /// Several Hosts, or one that contradicts the target or the TLS server name.
