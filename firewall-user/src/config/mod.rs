@@ -122,7 +122,8 @@ const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("monitor", Mode::M
 /// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Every file that was read, the configuration itself first; none for the defaults.
+    /// Every file that was read, the configuration itself first, and those of certificates and keys, which are read later;
+    /// none for the defaults.
     pub files: Vec<PathBuf>,
     /// When reading them began: what changed since then may not be in it.
     pub read_at: SystemTime,
@@ -136,6 +137,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Group whose members may use the control socket beside root.
     pub control_group: Option<String>,
+    pub apis: Vec<api::Api>,
+    pub gateway: api::Gateway,
+    pub reputation: api::Reputation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
