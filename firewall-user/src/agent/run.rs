@@ -30,6 +30,7 @@ use crate::{
     cli::RunArgs,
     config::{self, OnAgentExit},
     control::{self, api::Agent as _},
+    events::Recorder,
     host::{session, watch::Changes},
     metrics,
     paths::Paths,
@@ -128,7 +129,7 @@ async fn serve(
         Drain {
             ring: core.shared.events()?,
             names: Arc::clone(&core.names),
-            sinks: Arc::clone(&core.sinks),
+            recorder: Recorder::new(Arc::clone(&core.sinks)),
             banned: Arc::clone(&banned),
         }
     };
