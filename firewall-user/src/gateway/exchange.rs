@@ -15,10 +15,6 @@ use firewall_inspect::reason::Reason;
 use super::{connection::Peer, policy::ApiPolicy, worker::Worker};
 use crate::events::request::{RequestRecord, Verdict};
 
-/// Bytes of a method, and of a path, that a record keeps.
-const METHOD: usize = 32;
-const PATH: usize = 1024;
-
 /// What is known of a request; told when the last who holds it lets go.
 pub(super) struct Exchange {
     worker: Arc<Worker>,
@@ -53,17 +49,8 @@ pub(super) struct Request {
     pub(super) host: Option<Box<str>>,
     pub(super) path: Box<str>,
     pub(super) version: Option<&'static str>,
-    /// Weight of a refusal for the client's reputation.
+    /// Another site's page may have had a browser send it.
     pub(super) cross_site: bool,
-}
-
-/// A method or path as a record keeps it.
-pub(super) fn method(bytes: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(METHOD)]).into()
-}
-
-pub(super) fn path(bytes: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(PATH)]).into()
 }
 
 impl Exchange {
@@ -108,6 +95,11 @@ impl Exchange {
     pub(super) fn reason(&self) -> Option<Reason> {
         let number = self.reason.load(Relaxed).checked_sub(1)?;
         Reason::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Why the client's body broke off, if it did.
+    pub(super) fn cut(&self) -> Option<Reason> {
+        self.reason().filter(|_| self.verdict.load(Relaxed) == Verdict::Refuse as u8)
     }
 
     pub(super) fn answered(&self, status: u16) {

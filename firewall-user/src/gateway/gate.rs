@@ -19,9 +19,9 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use firewall_inspect::{
-    chunk,
+    chunk::{self, Chunks, Step},
     framing::Framing,
-    head::{self, Head, HeadLimits, Scan, Version},
+    head::{self, Head, Scan, Version},
     reason::Reason,
 };
 use tokio::{
@@ -33,6 +33,9 @@ use super::stream::{ClientStream, Deadline};
 
 /// Bytes asked of the client at once.
 const READ: usize = 8 << 10;
+
+/// How long a connection that is to end waits for one more request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A head on its way to the service, or why there is none.
 pub(super) type Arrival = Result<Head, Reason>;
@@ -108,8 +111,8 @@ impl Lane {
 /// Bounds that the gate itself holds.
 #[derive(Clone, Copy)]
 pub(super) struct GateLimits {
-    pub(super) head: HeadLimits,
-    pub(super) trailers: u32,
+    pub(super) head: head::Limits,
+    pub(super) trailers: chunk::Limits,
     /// From the first byte of a head to its last.
     pub(super) head_within: Duration,
     /// For a first byte.
@@ -120,7 +123,7 @@ enum State {
     /// Between two requests, or within a head.
     Head(Scan),
     Length(u64),
-    Chunked(Box<chunk::Scanner>),
+    Chunked(Box<Chunks>),
     /// The head asked for an upgrade; nothing is read before the service decided.
     Upgrade,
     /// Bytes pass as they are.
@@ -190,16 +193,19 @@ impl Gate {
             Version::Http10 => b" / HTTP/1.0\r\nhost: x\r\n",
             _ => b" / HTTP/1.1\r\nhost: x\r\n",
         });
-        let upgrade = head.asks_upgrade();
+        let upgrade = head.framing == Framing::None
+            && head.values("upgrade").next().is_some()
+            && has_token(&head, "connection", b"upgrade");
+        let closing = self.lane.inner().closing || has_token(&head, "connection", b"close");
         if upgrade {
             output.extend_from_slice(b"connection: upgrade\r\nupgrade: x\r\n");
-        } else if head.asks_close() {
+        } else if closing {
             output.extend_from_slice(b"connection: close\r\n");
-        } else if head.version == Version::Http10 {
+        } else if head.version == Version::Http10 && has_token(&head, "connection", b"keep-alive") {
             // hyper closes after HTTP/1.0 unless asked.
             output.extend_from_slice(b"connection: keep-alive\r\n");
         }
-        if head.expects_continue() {
+        if head.version == Version::Http11 && has_token(&head, "expect", b"100-continue") {
             output.extend_from_slice(b"expect: 100-continue\r\n");
         }
         self.state = match head.framing {
@@ -213,7 +219,7 @@ impl Gate {
             }
             Framing::Chunked => {
                 output.extend_from_slice(b"transfer-encoding: chunked\r\n");
-                State::Chunked(Box::new(chunk::Scanner::new(self.limits.trailers)))
+                State::Chunked(Box::new(Chunks::new(self.limits.trailers)))
             }
         };
         output.extend_from_slice(b"\r\n");
@@ -254,13 +260,12 @@ impl Gate {
                         return Poll::Pending;
                     }
                 }
-                match head::scan(&self.input, scan, &self.limits.head) {
-                    Ok(Some(end)) => {
+                match scan.advance(&self.input, &self.limits.head) {
+                    Ok(Some(range)) => {
                         self.deadline.set(Some(Instant::now() + self.limits.idle));
-                        let skipped = scan.start();
-                        let mut raw = self.input.split_to(end);
-                        raw.advance(skipped);
-                        match head::parse(raw.freeze(), &self.limits.head) {
+                        let mut raw = self.input.split_to(range.end);
+                        raw.advance(range.start);
+                        match head::parse(raw.freeze()) {
                             Ok(head) if head.refusal.is_none() => self.admit(head),
                             other => self.refuse(other),
                         }
@@ -277,8 +282,10 @@ impl Gate {
                     }
                 }
             }
-            if self.lane.inner().closing && self.input.is_empty() {
-                return Poll::Ready(Ok(false));
+            if self.input.is_empty() && self.lane.inner().closing {
+                // A client whose next request is on its way gets its answer, and with it the word that it was the last.
+                let soon = Instant::now() + LAST_REQUEST;
+                self.deadline.sooner(soon);
             }
             let began = self.input.is_empty();
             match self.fill(cx) {
@@ -309,32 +316,28 @@ impl Gate {
     /// Turns what is there of a chunked body into canonical chunks, reading until there is some output.
     fn advance_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let State::Chunked(scanner) = &mut self.state else { return Poll::Ready(Ok(())) };
-            let mut consumed = 0;
-            let mut ended = false;
-            while consumed < self.input.len() && !ended {
-                match scanner.next(&self.input[consumed..]) {
-                    Ok(chunk::Step::Data { skip, length }) => {
-                        let data = &self.input[consumed + skip..consumed + skip + length];
-                        self.output.extend_from_slice(format!("{length:x}\r\n").as_bytes());
-                        self.output.extend_from_slice(data);
-                        self.output.extend_from_slice(b"\r\n");
-                        consumed += skip + length;
+            let State::Chunked(chunks) = &mut self.state else { return Poll::Ready(Ok(())) };
+            let mut used = 0;
+            let ended = loop {
+                match chunks.advance(&self.input, used) {
+                    Ok(Step::Data(data)) => {
+                        used = data.end;
+                        write_chunk(&mut self.output, &self.input[data]);
                     }
-                    Ok(chunk::Step::More { consumed: skip }) => {
-                        consumed += skip;
-                        break;
+                    Ok(Step::More) => {
+                        used = self.input.len();
+                        break false;
                     }
-                    Ok(chunk::Step::End { consumed: skip }) => {
-                        consumed += skip;
-                        self.output.extend_from_slice(b"0\r\n\r\n");
-                        ended = true;
+                    Ok(Step::End(end)) => {
+                        used = end;
+                        break true;
                     }
                     Err(reason) => return Poll::Ready(Err(self.cut(reason))),
                 }
-            }
-            self.input.advance(consumed);
+            };
+            self.input.advance(used);
             if ended {
+                self.output.extend_from_slice(b"0\r\n\r\n");
                 self.state = State::Head(Scan::default());
                 self.deadline.set(Some(Instant::now() + self.limits.idle));
             }
@@ -346,6 +349,19 @@ impl Gate {
             }
         }
     }
+}
+
+fn write_chunk(output: &mut BytesMut, data: &[u8]) {
+    output.reserve(data.len() + 12);
+    output.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    output.extend_from_slice(data);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// Whether a comma-separated header holds this token, in any case.
+fn has_token(head: &Head, name: &str, token: &[u8]) -> bool {
+    let mut values = head.values(name).flat_map(|value| value.split(|byte| *byte == b','));
+    values.any(|value| value.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 fn uninit(buffer: &mut BytesMut) -> &mut [MaybeUninit<u8>] {

@@ -23,7 +23,7 @@ mod worker;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -48,7 +48,7 @@ use crate::{
     agent::condemn::Condemner,
     config::{
         Config,
-        api::{Api, Entry, Existing},
+        api::{Api, Entry},
     },
     events::Sinks,
     steering::SteerError,
@@ -234,39 +234,39 @@ impl Gateway {
         let mut before = std::mem::take(&mut self.networks);
         let mut result = Ok(());
         for (place, network) in networks {
-            let entrance = match before.remove(&place) {
-                Some((_, entrance)) => entrance,
-                None => {
-                    let entrance = Entrance::new(network.take_listener(), Routing::Steered(Arc::clone(&network)));
-                    self.threads.iter().for_each(|thread| thread.enter(&entrance));
-                    entrance
-                }
-            };
             let steered = self.apis.values().filter_map(|(api, _)| match &api.entry {
                 Entry::Steered(steered) if steered.netns == place => Some((&api.name, steered)),
                 _ => None,
             });
             let steered: Vec<_> = steered.collect();
-            let fresh = network.route(routes.remove(&place).unwrap_or_default(), steered.iter().map(|(_, entry)| *entry));
-            match fresh {
-                Ok(fresh) => {
-                    let reset = steered.iter().filter(|(_, entry)| entry.existing == Existing::Reset);
-                    let ports: Vec<u16> = reset
-                        .flat_map(|(_, entry)| &entry.ports)
-                        .copied()
-                        .filter(|port| fresh.contains(port))
-                        .collect();
-                    self.reset_existing(&network, &ports);
+            let fail = |source| GatewayError::Steer {
+                api: steered.first().map_or_else(String::new, |(name, _)| name.to_string()),
+                source,
+            };
+            let entrance = match (before.remove(&place), network.take_listener()) {
+                (Some((_, entrance)), _) => entrance,
+                (None, Some(listener)) => {
+                    // Whoever had the ports before us hands them over here.
+                    if let Err(source) = network.serve(&listener) {
+                        result = Err(fail(source));
+                    }
+                    let entrance = Entrance::new(listener, Routing::Steered(Arc::clone(&network)));
+                    self.threads.iter().for_each(|thread| thread.enter(&entrance));
+                    entrance
                 }
-                Err(source) => {
-                    let api = steered.first().map_or_else(String::new, |(name, _)| name.to_string());
-                    result = Err(GatewayError::Steer { api, source });
-                }
+                // A network is opened with its listener.
+                (None, None) => continue,
+            };
+            let slots = routes.remove(&place).unwrap_or_default();
+            if let Err(source) = network.route(slots, steered.iter().map(|(_, entry)| *entry)) {
+                result = Err(fail(source));
             }
             self.networks.insert(place, (network, entrance));
         }
         for (network, entrance) in before.into_values() {
-            network.detach();
+            if let Err(error) = network.leave() {
+                tracing::error!("ports are still steered: {error}");
+            }
             entrance.close();
         }
         let networks = self.networks.values().map(|(network, _)| Arc::clone(network)).collect();
@@ -281,27 +281,9 @@ impl Gateway {
         result
     }
 
-    /// Connections that were there before us go on without being looked at, so they end.
-    fn reset_existing(&self, network: &Network, ports: &[u16]) {
-        if ports.is_empty() {
-            return;
-        }
-        let registry = Arc::clone(&self.shared.registry);
-        match network.reset_existing(ports, move |local, peer| registry.holds(local, peer)) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("{count} connections older than the gateway were reset"),
-            Err(error) => tracing::error!("connections older than the gateway go on uninspected: {error}"),
-        }
-    }
-
     /// Bans of this prefix were lifted: its clients start anew.
     pub fn forget(&self, prefix: IpNet) {
         self.shared.reputation.forget(prefix);
-    }
-
-    /// Connections of this client end at once; how many.
-    pub fn abort(&self, client: IpAddr) -> usize {
-        self.shared.registry.abort(client)
     }
 
     /// New connections are no longer ours: those that are steered go where `on_agent_exit` says.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use firewall_inspect::{head::HeadLimits, protocol};
+use firewall_inspect::{chunk, head, protocol};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::{GatewayError, gate::GateLimits, metrics::ApiMetrics, network::Network, tls};
@@ -129,11 +129,11 @@ impl ApiPolicy {
     ) -> Result<Self, GatewayError> {
         let fail = |source| GatewayError::Tls { api: api.name.to_string(), source };
         Ok(Self {
-            protocol: protocol::Policy::new(protocol::Rules {
-                methods: &api.protocol.methods,
-                hosts: &api.protocol.hosts,
-                content_types: &api.protocol.content_types,
-                upgrades: &api.protocol.upgrades,
+            protocol: protocol::Policy::new(&protocol::Rules {
+                methods: api.protocol.methods.clone(),
+                hosts: api.protocol.hosts.clone(),
+                content_types: api.protocol.content_types.clone(),
+                upgrades: api.protocol.upgrades.clone(),
                 encoded_slashes: api.protocol.encoded_slashes,
                 body: api.limits.body,
             }),
@@ -157,15 +157,22 @@ impl ApiPolicy {
         self.config.trusted_proxies.iter().any(|prefix| prefix.contains(&peer))
     }
 
-    pub(super) fn head_limits(&self) -> HeadLimits {
+    pub(super) fn head_limits(&self) -> head::Limits {
         let limits = &self.config.limits;
-        HeadLimits { request_line: limits.request_line, headers: limits.headers, count: limits.header_count }
+        head::Limits {
+            request_line: limits.request_line,
+            headers: limits.headers,
+            header_count: limits.header_count,
+        }
     }
 
     pub(super) fn gate_limits(&self) -> GateLimits {
         GateLimits {
             head: self.head_limits(),
-            trailers: self.config.limits.trailers,
+            trailers: chunk::Limits {
+                trailers: self.config.limits.trailers,
+                trailer_count: self.config.limits.header_count,
+            },
             head_within: self.config.timeouts.head,
             idle: self.config.timeouts.idle,
         }

@@ -4,7 +4,12 @@
 //! goes upstream is built from what was judged: path in normal form, one host, one framing, no header that is the client's
 //! word for who it is.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use firewall_inspect::{
@@ -13,7 +18,8 @@ use firewall_inspect::{
     head::{self, Head, Version},
     problem,
     protocol::Judged,
-    reason::Reason,
+    reason::{Blame, Reason},
+    reputation,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::{Body as _, Incoming};
@@ -22,12 +28,19 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     body::{RequestBody, ResponseBody},
-    connection::Connection,
+    connection::{Connection, Peer},
     exchange::{self, Exchange},
     policy::ApiPolicy,
     upstream::{self, Lease, Route},
 };
-use crate::events::request::Verdict;
+use crate::events::request::{Verdict, excerpt};
+
+/// Bytes of a method, and of a path, that a record keeps.
+const METHOD: usize = 32;
+const PATH: usize = 1024;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The connection ends without an answer.
 #[derive(Debug)]
@@ -66,15 +79,15 @@ fn agrees(head: &Head, request: &Request<Incoming>) -> bool {
 /// A request of HTTP/2.
 pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
     let uri = request.uri();
+    let asked = head::Http2 {
+        method: request.method().as_str().as_bytes(),
+        scheme: uri.scheme_str().map(str::as_bytes),
+        authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
+        path: uri.path_and_query().map_or(&[], |path| path.as_str().as_bytes()),
+        end_of_stream: request.body().is_end_stream(),
+    };
     let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let arrival = head::from_http2(
-        request.method().as_str(),
-        uri.scheme_str(),
-        uri.authority().map(http::uri::Authority::as_str),
-        uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str),
-        fields,
-        request.body().is_end_stream(),
-    );
+    let arrival = head::from_http2(asked, fields);
     handle(connection, arrival, request).await
 }
 
@@ -90,48 +103,53 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     };
     let peer = &connection.peer;
     let client = forwarded::client(peer.address.ip(), &head, &policy.config.trusted_proxies);
-    let judged = policy.protocol.judge(&head, peer.server_name.as_deref());
-    let path = judged.path.as_deref().unwrap_or_else(|| head.bytes(head.target.path));
+    let judged = match over_limits(&policy, &head) {
+        Some(reason) => Err(reason),
+        None => policy.protocol.judge(&head, peer.server_name.as_deref(), policy.monitors()),
+    };
+    let path = judged.as_ref().map_or_else(|_| head.bytes(head.target.path), |judged| &judged.path);
     let told = exchange::Request {
         client: client.as_ref().ok().map(|client| client.address),
-        proxy: client.as_ref().ok().and_then(|client| client.via),
-        method: exchange::method(head.method()),
+        proxy: client.as_ref().ok().and_then(forwarded::Client::proxy),
+        method: excerpt(head.method(), METHOD),
         host: head.host.clone(),
-        path: exchange::path(path),
+        path: excerpt(path, PATH),
         version: Some(match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         }),
-        cross_site: firewall_inspect::reputation::cross_site(&head),
+        cross_site: reputation::is_cross_site(&head),
     };
     let exchange = Exchange::new(&connection.worker, &policy, peer, told);
     connection.watch(&exchange);
-    let client = match client {
-        Ok(client) => client,
-        Err(reason) => return refuse(&connection, &exchange, reason),
-    };
-    if connection.worker.reputation().refuses(client.address) {
-        return refuse(&connection, &exchange, Reason::Reputation);
-    }
-    if let Some(reason) = judged.refusal.or_else(|| over_limits(&policy, &head)) {
-        if !(policy.monitors() && reason.may_monitor()) {
-            return refuse(&connection, &exchange, reason);
+    let (client, judged) = match (client, judged) {
+        (Ok(client), _) if connection.worker.reputation().refuses(client.address) => {
+            return refuse(&connection, &exchange, Reason::Reputation);
         }
+        (Ok(client), Ok(judged)) => (client, judged),
+        (_, Err(reason)) | (Err(reason), _) => return refuse(&connection, &exchange, reason),
+    };
+    if let Some(reason) = judged.monitored {
         exchange.fail(Verdict::Monitor, reason);
     }
-    let (parts, body) = request.into_parts();
-    let Some(outgoing) = outgoing(&policy, &connection, &head, &judged, &client) else {
-        return refuse(&connection, &exchange, Reason::MalformedTarget);
-    };
+    if judged.upgrade.is_none() {
+        connection.lane.decide_upgrade(false);
+    }
     let grpc = is_grpc(&head);
-    let port = if client.via.is_some() { 0 } else { peer.address.port() };
+    let http2 = judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc);
+    let outgoing = match outgoing(peer, &head, &judged, &client, http2) {
+        Ok(outgoing) => outgoing,
+        Err(reason) => return refuse(&connection, &exchange, reason),
+    };
+    let (parts, body) = request.into_parts();
+    let port = if client.proxies.is_empty() { peer.address.port() } else { 0 };
     let route = Route {
         upstream: &policy.upstream,
         peer,
         client: SocketAddr::new(client.address, port),
         host: head.host.as_deref(),
-        http2: judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc),
+        http2,
     };
     let lane = (head.version != Version::Http2).then(|| Arc::clone(&connection.lane));
     let body = RequestBody::new(body, Arc::clone(&exchange), lane, grpc, head.version == Version::Http2);
@@ -145,16 +163,11 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
             Ok(pass(exchange, answer, lease, grpc))
         }
         Err(reason) => {
-            connection.lane.decide_upgrade(false);
             // The upstream's failure may be the client's: a body that broke off.
-            let reason = exchange.reason().filter(|_| !exchange_monitors(&exchange)).unwrap_or(reason);
+            let reason = exchange.cut().unwrap_or(reason);
             refuse(&connection, &exchange, reason)
         }
     }
-}
-
-fn exchange_monitors(exchange: &Exchange) -> bool {
-    exchange.policy().monitors()
 }
 
 /// What HTTP/2 does not bound by itself.
@@ -199,62 +212,38 @@ async fn in_time<T>(
     }
 }
 
-/// The head that goes upstream. `None`: the target is not one that can be sent.
+/// The head that goes upstream.
 fn outgoing(
-    policy: &ApiPolicy,
-    connection: &Connection,
+    peer: &Peer,
     head: &Head,
-    judged: &Judged<'_>,
+    judged: &Judged,
     client: &forwarded::Client,
-) -> Option<Request<()>> {
-    let peer = &connection.peer;
+    http2: bool,
+) -> Result<Request<()>, Reason> {
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method()).ok()?;
-    *request.uri_mut() = target(head, judged)?;
+    *request.method_mut() = Method::from_bytes(head.method()).map_err(|_| Reason::Method)?;
+    let target = if judged.target.is_empty() { Bytes::from_static(b"/") } else { judged.target.clone() };
+    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Reason::MalformedTarget)?;
     let headers = request.headers_mut();
     headers.reserve(head.fields.len() + 4);
-    let dropped = fields::connection_options(head);
-    for field in &head.fields {
-        let name = head.bytes(field.name);
-        if !fields::goes_upstream(name) || dropped.names(name) {
-            continue;
-        }
-        let name = HeaderName::from_bytes(name).ok()?;
-        let value = HeaderValue::from_maybe_shared(head.shared(field.value)).ok()?;
-        headers.append(name, value);
+    let value = |bytes: Bytes| HeaderValue::from_maybe_shared(bytes).map_err(|_| Reason::ControlCharacter);
+    for (name, sent) in fields::upstream(head, http2)? {
+        let name = HeaderName::from_bytes(name).map_err(|_| Reason::HeaderName)?;
+        headers.append(name, value(head.raw.slice_ref(sent))?);
     }
     if let Some(authority) = head.authority() {
-        headers.insert(header::HOST, HeaderValue::from_bytes(authority).ok()?);
-    }
-    if head.version == Version::Http2 && head.values("te").any(|value| value == b"trailers") {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::HOST, value(Bytes::copy_from_slice(authority))?);
     }
     if let Some(token) = &judged.upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_bytes(token).ok()?);
+        headers.insert(header::UPGRADE, value(token.clone())?);
     }
-    let chain = forwarded::append(head, peer.address.ip(), client, peer.tls.is_some());
-    headers.insert(header::FORWARDED, HeaderValue::from_maybe_shared(Bytes::from(chain.forwarded)).ok()?);
-    let name = HeaderName::from_static("x-forwarded-for");
-    headers.insert(name, HeaderValue::from_maybe_shared(Bytes::from(chain.x_forwarded_for)).ok()?);
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static(chain.proto));
-    let _for_later = policy;
-    Some(request)
-}
-
-/// Path in normal form, and the query as sent.
-fn target(head: &Head, judged: &Judged<'_>) -> Option<Uri> {
-    let path = judged.path.as_deref().unwrap_or_else(|| head.bytes(head.target.path));
-    let path = if path.is_empty() { b"/" } else { path };
-    let Some(query) = head.target.query else {
-        return Uri::from_maybe_shared(Bytes::copy_from_slice(path)).ok();
-    };
-    let query = head.bytes(query);
-    let mut target = Vec::with_capacity(path.len() + 1 + query.len());
-    target.extend_from_slice(path);
-    target.push(b'?');
-    target.extend_from_slice(query);
-    Uri::from_maybe_shared(Bytes::from(target)).ok()
+    let https = client.speaks_tls(peer.tls.is_some());
+    let forwarded = forwarded::forwarded(client, https, head.authority());
+    headers.insert(header::FORWARDED, value(forwarded.into())?);
+    headers.insert(X_FORWARDED_FOR, value(forwarded::x_forwarded_for(client).into())?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(forwarded::x_forwarded_proto(https)));
+    Ok(request)
 }
 
 /// The upstream's answer, on its way to the client.
@@ -272,20 +261,15 @@ fn pass(exchange: Arc<Exchange>, answer: Response<Incoming>, lease: Lease, grpc:
 
 /// Removes what concerns the connection to the upstream only.
 fn clean(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
-    for name in named {
+    let about_connection = |name: &HeaderName, named: &fields::Named<'_>| {
+        !fields::goes_downstream(name.as_str().as_bytes()) || named.has(name.as_str().as_bytes())
+    };
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let named = fields::Named::in_response(values);
+    let removed: Vec<HeaderName> = headers.keys().filter(|name| about_connection(name, &named)).cloned().collect();
+    for name in removed {
         headers.remove(name);
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "upgrade"] {
-        headers.remove(name);
-    }
-    headers.remove(header::TRANSFER_ENCODING);
 }
 
 /// An answer to a request for an upgrade: only a 101 with the same token opens the tunnel.
@@ -300,9 +284,7 @@ fn upgraded(
         connection.lane.decide_upgrade(false);
         return pass(exchange, answer, lease, false);
     }
-    let (Some(client), upstream) = (Some(hyper::upgrade::on(&mut request)), hyper::upgrade::on(&mut answer)) else {
-        unreachable!("both sides were asked");
-    };
+    let (client, upstream) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
     let (mut parts, _) = answer.into_parts();
     let token = parts.headers.get(header::UPGRADE).cloned();
     clean(&mut parts.headers);
@@ -329,9 +311,10 @@ fn upgraded(
 
 /// Our own answer.
 fn refuse(connection: &Connection, exchange: &Arc<Exchange>, reason: Reason) -> Answer {
-    let failed = reason.status() >= 500 && reason.blame() == firewall_inspect::reason::Blame::Nobody;
+    let failed = reason.status() >= 500 && reason.blame() == Blame::Nobody;
     exchange.fail(if failed { Verdict::Fail } else { Verdict::Refuse }, reason);
-    connection.refused.store(true, std::sync::atomic::Ordering::Relaxed);
+    connection.refused.store(true, Ordering::Relaxed);
+    connection.lane.decide_upgrade(false);
     let status = reason.status();
     if status == 0 {
         return Err(Closed);
@@ -341,7 +324,7 @@ fn refuse(connection: &Connection, exchange: &Arc<Exchange>, reason: Reason) -> 
     let mut answer = Response::new(ResponseBody::own(body, Arc::clone(exchange)));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if reason == Reason::Method
         && let Ok(methods) = HeaderValue::from_str(&exchange.policy().config.protocol.methods.join(", "))
@@ -350,7 +333,3 @@ fn refuse(connection: &Connection, exchange: &Arc<Exchange>, reason: Reason) -> 
     }
     Ok(answer)
 }
-
-/// hyper wants an error type; there is none here.
-#[expect(dead_code, reason = "documents that nothing else can fail")]
-type Never = Infallible;

@@ -88,6 +88,11 @@ impl Deadline {
         self.at = at;
     }
 
+    /// As [`Self::set`], unless it is earlier already.
+    pub(super) fn sooner(&mut self, at: Instant) {
+        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
+    }
+
     pub(super) fn is_set(&self) -> bool {
         self.at.is_some()
     }

@@ -33,8 +33,6 @@ use super::{
     policy::{Target, UpstreamPolicy},
     worker::Worker,
 };
-use crate::steering;
-
 /// How long a connection waits for the next request. Shorter than what servers usually allow (Node.js: 5 seconds), so that
 /// they seldom close one just when we use it.
 const KEEP: Duration = Duration::from_secs(4);
@@ -276,10 +274,9 @@ async fn dial(route: &Route<'_>) -> Result<TcpStream, Reason> {
     match &route.upstream.target {
         Target::Original { network } => {
             let to = route.peer.local;
-            let socket = network.upstream_socket(to).map_err(|error| unreachable(&error))?;
-            let stream = TcpSocket::from_std_stream(socket.stream).connect(to).await;
-            drop(socket.exemption);
-            stream.map_err(|error| unreachable(&error))
+            let (socket, _exempt_until_connected) =
+                network.upstream_socket(to).map_err(|error| unreachable(&error))?;
+            TcpSocket::from_std_stream(socket).connect(to).await.map_err(|error| unreachable(&error))
         }
         Target::Named { host, port } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await;

@@ -70,7 +70,7 @@ impl ApiSlot {
 /// Where connections come in.
 pub(super) struct Entrance {
     listener: std::net::TcpListener,
-    routing: Routing,
+    routing: ArcSwap<Routing>,
     closed: watch::Sender<bool>,
 }
 
@@ -82,7 +82,7 @@ pub(super) enum Routing {
 
 impl Entrance {
     pub(super) fn new(listener: std::net::TcpListener, routing: Routing) -> Arc<Self> {
-        Arc::new(Self { listener, routing, closed: watch::Sender::new(false) })
+        Arc::new(Self { listener, routing: ArcSwap::from_pointee(routing), closed: watch::Sender::new(false) })
     }
 
     /// No further connection is accepted.
@@ -90,8 +90,15 @@ impl Entrance {
         self.closed.send_replace(true);
     }
 
-    fn slot(&self, local: SocketAddr) -> Option<Arc<ApiSlot>> {
-        match &self.routing {
+    /// Connections from now on lead there.
+    pub(super) fn route(&self, routing: Routing) {
+        self.routing.store(Arc::new(routing));
+    }
+
+    /// Where a connection leads; `None` if nowhere, as with a probe, or a port that is not ours any more.
+    fn slot(&self, peer: SocketAddr, local: SocketAddr) -> Option<Arc<ApiSlot>> {
+        match &**self.routing.load() {
+            Routing::Steered(network) if network.is_probe(peer) => None,
             Routing::Steered(network) => network.slot(local.port()),
             Routing::Fixed(slot) => Some(Arc::clone(slot)),
         }
@@ -236,13 +243,7 @@ async fn accept(worker: Arc<Worker>, entrance: Arc<Entrance>) {
 fn receive(worker: &Arc<Worker>, entrance: &Entrance, stream: TcpStream, peer: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     let (peer, local) = (canonical(peer), canonical(local));
-    if let Routing::Steered(network) = &entrance.routing
-        && network.is_probe(peer)
-    {
-        return;
-    }
-    // Of a port that is ours no longer, or never was.
-    let Some(slot) = entrance.slot(local) else { return };
+    let Some(slot) = entrance.slot(peer, local) else { return };
     tokio::spawn(connection::serve(Arc::clone(worker), slot, stream, peer, local));
 }
 
