@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Services, Tables, XdpMode,
-    list, rate,
+    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Quic, Services, Tables,
+    XdpMode, list, rate,
     raw::{Table, Value},
     report::{Invalid, Problem, Source, quoted},
     size,
@@ -64,7 +64,8 @@ pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, ove
     let mut seen = HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
     let read_at = std::time::SystemTime::now();
-    Config { files, read_at, interfaces, xdp_mode, on_agent_exit, dmz, events, metrics, control_group }
+    let apis = Vec::new();
+    Config { files, read_at, interfaces, xdp_mode, on_agent_exit, dmz, apis, events, metrics, control_group }
 }
 
 /// Names of one kind of thing, each unique.
@@ -180,13 +181,14 @@ fn dmz(table: Table<'_>, folder: &Path, files: &mut Vec<PathBuf>) -> Dmz {
     }
     let exposure =
         expose.map(|value| Exposure { mode: expose_mode, services: services(value.items().unwrap_or_default()) });
+    let quic = table.choice("quic", &[("drop", Quic::Drop), ("pass", Quic::Pass)], Quic::Drop);
     let lists = list::lower(&table, folder, files);
     let hygiene = hygiene(table.table("hygiene"));
     let size = size::lower(&table);
     let rates = rate::lower(&table);
     let tables = tables(table.table("tables"));
     table.finish();
-    Dmz { mode, exposure, lists, hygiene, size, rates, tables }
+    Dmz { mode, exposure, quic, lists, hygiene, size, rates, tables }
 }
 
 fn hygiene(table: Table<'_>) -> Hygiene {
