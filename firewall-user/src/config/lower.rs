@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Services, Tables, XdpMode,
-    api, list, rate,
+    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Quic, Services, Tables,
+    XdpMode, api, list, rate,
     raw::{Table, Value},
     report::{Invalid, Problem, Source, quoted},
     size,
@@ -197,13 +197,14 @@ fn dmz(table: Table<'_>, folder: &Path, files: &mut Vec<PathBuf>) -> Dmz {
     }
     let exposure =
         expose.map(|value| Exposure { mode: expose_mode, services: services(value.items().unwrap_or_default()) });
+    let quic = table.choice("quic", &[("drop", Quic::Drop), ("pass", Quic::Pass)], Quic::Drop);
     let lists = list::lower(&table, folder, files);
     let hygiene = hygiene(table.table("hygiene"));
     let size = size::lower(&table);
     let rates = rate::lower(&table);
     let tables = tables(table.table("tables"));
     table.finish();
-    Dmz { mode, exposure, lists, hygiene, size, rates, tables }
+    Dmz { mode, exposure, quic, lists, hygiene, size, rates, tables }
 }
 
 fn hygiene(table: Table<'_>) -> Hygiene {

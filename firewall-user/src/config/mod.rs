@@ -132,6 +132,7 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     pub on_agent_exit: OnAgentExit,
     pub dmz: Dmz,
+    pub apis: Vec<api::Api>,
     pub events: Events,
     /// Where Prometheus may scrape; loopback only. The control socket serves metrics always.
     pub metrics: Option<SocketAddr>,
@@ -170,11 +171,21 @@ pub enum Mode {
 pub struct Dmz {
     pub mode: Mode,
     pub exposure: Option<Exposure>,
+    pub quic: Quic,
     pub lists: Vec<List>,
     pub hygiene: Hygiene,
     pub size: Size,
     pub rates: Vec<Rate>,
     pub tables: Tables,
+}
+
+/// What becomes of UDP to ports where the gateway inspects TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quic {
+    /// Dropped, replies excepted.
+    Drop,
+    /// Judged as any other: HTTP/3 goes around the gateway.
+    Pass,
 }
 
 /// The ports and protocols that exist for the outside. Everything else is dropped, replies excepted.
