@@ -1,0 +1,3 @@
+//! The LAN layer's gateway.
+
+pub mod metrics;
