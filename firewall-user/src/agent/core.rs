@@ -11,7 +11,7 @@ use std::{
 
 use firewall_common::policy;
 
-use super::{bans, error::CoreError, offloads, rollback::Before};
+use super::{bans, condemn::Condemner, error::CoreError, exempt::Exempt, offloads, rollback::Before};
 use crate::{
     config::{self, Config, OnAgentExit, Overrides, XdpMode},
     control::api,
@@ -52,6 +52,8 @@ pub struct Core {
     pub guarded: Guarded,
     pub names: SharedNames,
     pub sinks: Arc<Sinks>,
+    /// Needs no core: whoever has a clone may use it while this one is busy.
+    pub condemner: Condemner,
     pub reloads: api::Reloads,
     pub started: Instant,
     /// Until when the policy must be confirmed, and what was there before.
@@ -91,11 +93,13 @@ impl Core {
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
         let left_out = bans::carry_over(&mut shared, &adopted.bans);
+        let condemner = Condemner::start(shared.ban_table()?, Arc::clone(&sinks)).map_err(CoreError::Thread)?;
         let before = Before::capture(&paths.pins());
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
             sinks,
+            condemner,
             reloads: api::Reloads::default(),
             started: Instant::now(),
             confirm: confirm.map(|within| (Instant::now() + within, Before::capture(&paths.pins()))),
@@ -121,12 +125,13 @@ impl Core {
             instance,
         };
         core.refresh_guarded()?;
-        match bans::restore(&mut core.shared, &core.paths.bans()) {
+        match bans::restore(&mut core.shared, &core.paths.bans(), &core.condemner) {
             Ok(0) => {}
             Ok(restored) => tracing::info!("{restored} bans restored from {}", core.paths.bans().display()),
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
         core.lift_protected()?;
+        core.publish_exempt()?;
         core.publish_names();
         core.warn_of_bans(left_out);
         if let Err(error) = core.attach_all(&interfaces) {
@@ -192,6 +197,7 @@ impl Core {
             && config.dmz.tables == self.config.dmz.tables;
         if compiled == self.compiled && same_place {
             self.config = config;
+            self.publish_exempt()?;
             self.warn("restart", late);
             return Ok(events.is_some());
         }
@@ -223,8 +229,11 @@ impl Core {
         let mut old_shared = None;
         if resized {
             let fresh = Shared::open(&self.paths.pins(), random_seed())?;
-            old_shared = Some(std::mem::replace(&mut self.shared, fresh));
-            let left_out = bans::carry_over(&mut self.shared, &adopted.bans);
+            // Read only now: what the LAN layer asks for from here on goes into both.
+            self.condemner.add_table(fresh.ban_table()?);
+            let old = std::mem::replace(&mut self.shared, fresh);
+            let left_out = bans::carry_over(&mut self.shared, old.all_bans().as_ref().unwrap_or(&adopted.bans));
+            old_shared = Some(old);
             self.warn_of_bans(left_out);
         }
         let old_config = std::mem::replace(&mut self.config, config);
@@ -237,6 +246,7 @@ impl Core {
             self.config = old_config;
             self.compiled = old_compiled;
             if let Some(old) = old_shared {
+                self.condemner.keep_first_table();
                 self.shared = old;
             }
             drop(adopted);
@@ -250,8 +260,10 @@ impl Core {
         self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
+            self.condemner.keep_last_table();
             bans::carry_over(&mut self.shared, &old.all_bans()?);
         }
+        self.publish_exempt()?;
         self.settle(compiled)
     }
 
@@ -387,7 +399,19 @@ impl Core {
             (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
         self.warn("guarded", too_many);
         self.guarded = guarded;
+        self.publish_exempt()?;
         self.lift_protected()
+    }
+
+    /// Tells the LAN layer whom not to ban, and lifts bans of its own that hit them.
+    fn publish_exempt(&mut self) -> Result<(), CoreError> {
+        let monitor = self.config.dmz.mode == config::Mode::Monitor;
+        self.condemner.spare(Exempt::new(&self.guarded, &self.config.dmz.lists, &[], monitor));
+        for prefix in bans::lift_exempt(&mut self.shared, &self.condemner.exempt())? {
+            tracing::warn!("the ban of {prefix} is lifted: it would hit an address that is never banned");
+            self.bans_dirty = true;
+        }
+        Ok(())
     }
 
     /// Lifts bans of addresses that must not be banned: they have become so since, or the file of bans is of another place.
@@ -449,6 +473,11 @@ impl Core {
                 Err(error) => self.warn("trace", Some(format!("no traces: {error}"))),
             }
         }
+    }
+
+    /// What the gateway says of each API.
+    pub fn apis_status(&self) -> Vec<api::ApiStatus> {
+        Vec::new()
     }
 
     pub fn warnings(&self) -> Vec<String> {

@@ -27,6 +27,8 @@ pub enum CoreError {
     /// Merged packets would be judged as one.
     Merging(OffloadError),
     Sinks(SinkError),
+    /// None could be started.
+    Thread(std::io::Error),
 }
 
 impl fmt::Display for CoreError {
@@ -45,6 +47,7 @@ impl fmt::Display for CoreError {
                  them as they came"
             ),
             Self::Sinks(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "no thread: {error}"),
         }
     }
 }

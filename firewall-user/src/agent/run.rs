@@ -121,17 +121,18 @@ async fn serve(
     group: Option<nix::unistd::Gid>,
     scraped: Option<std::net::TcpListener>,
 ) -> Result<ExitCode> {
-    let banned = Arc::new(AtomicBool::new(false));
     let mut files = Files::default();
-    let drain = {
+    let (drain, banned) = {
         let core = service.core();
+        let banned: Arc<AtomicBool> = core.condemner.changed();
         files.watch(core.files(), core.read_at);
-        Drain {
+        let drain = Drain {
             ring: core.shared.events()?,
             names: Arc::clone(&core.names),
             recorder: Recorder::new(Arc::clone(&core.sinks)),
             banned: Arc::clone(&banned),
-        }
+        };
+        (drain, banned)
     };
     spawn("events", async move {
         drain.run().await;
@@ -250,6 +251,7 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     if sweep {
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
+        core.condemner.sweep(bans::now());
         if let Err(error) = bans::sweep(&mut core.shared) {
             core.warn("bans", Some(format!("bans cannot be swept: {error}")));
         }
@@ -257,7 +259,7 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     if banned || sweep || core.bans_dirty {
         core.bans_dirty = false;
         let (path, before) = (core.paths.bans(), core.bans_saved);
-        let text = bans::to_save(&core.shared);
+        let text = bans::to_save(&core.shared, &core.condemner);
         // The disk may be slow, and others wait for the core.
         drop(core);
         let saved = text.and_then(|text| bans::save(&text, &path, before));
@@ -275,7 +277,8 @@ fn shut_down(service: &Service) {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
-    let text = bans::to_save(&core.shared);
+    core.condemner.settle(Duration::from_secs(1));
+    let text = bans::to_save(&core.shared, &core.condemner);
     if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::table::{Table, bytes, seconds};
-use crate::control::api::{Ban, Count, Interface, List, Reloaded, Status};
+use crate::control::api::{Ban, Cause, Count, Interface, List, Reloaded, Status};
 
 /// Reasons, and rules, that `status` shows.
 const TOP: usize = 10;
@@ -175,14 +175,19 @@ pub(super) fn bans(out: &mut dyn Write, bans: &[Ban]) -> io::Result<()> {
     if bans.is_empty() {
         return writeln!(out, "no bans");
     }
-    let mut table = Table::new(["PREFIX", "BY", "SINCE", ">LEFT", ">PACKETS"]);
+    let mut table = Table::new(["PREFIX", "BY", "WHY", "SINCE", ">LEFT", ">PACKETS"]);
     for ban in bans {
-        let by = match &ban.rule {
-            Some(rule) => format!("{} {}", ban.origin, printable(rule)),
-            None => ban.origin.clone(),
+        let why = match (&ban.rule, &ban.cause) {
+            (_, Some(Cause { api, reason, score, .. })) => {
+                format!("{} {}, score {score} at {}", ban.origin, printable(reason), printable(api))
+            }
+            (Some(rule), None) => format!("{} {}", ban.origin, printable(rule)),
+            (None, None) if ban.layer == ban.origin => "-".to_owned(),
+            (None, None) => ban.origin.clone(),
         };
         let left = seconds(ban.remaining_seconds);
-        table.row([ban.prefix.to_string(), by, ban.since.clone(), left, ban.packets.to_string()]);
+        let (prefix, packets) = (ban.prefix.to_string(), ban.packets.to_string());
+        table.row([prefix, ban.layer.clone(), why, ban.since.clone(), left, packets]);
     }
     table.print(out, "")
 }
@@ -316,14 +321,31 @@ mod tests {
         bans(&mut out, &[]).unwrap();
         let ban = Ban {
             prefix: "2001:db8::/64".parse().unwrap(),
+            layer: "dmz".to_owned(),
             origin: "rate".to_owned(),
             rule: Some("per-client".to_owned()),
             since: "2023-11-14T22:13:20.000Z".to_owned(),
             until: "2023-11-14T22:14:20.000Z".to_owned(),
             remaining_seconds: 42,
             packets: 7,
+            cause: None,
         };
         bans(&mut out, std::slice::from_ref(&ban)).unwrap();
+        let cause = Cause { api: "shop".to_owned(), reason: "path-above-root".to_owned(), score: 104, offences: 2 };
+        let of = |layer: &str, origin: &str, cause| Ban {
+            layer: layer.to_owned(),
+            origin: origin.to_owned(),
+            rule: None,
+            cause,
+            ..ban.clone()
+        };
+        let others = [
+            of("lan", "reputation", Some(cause)),
+            of("lan", "reputation", None),
+            of("dmz", "rate", None),
+            of("operator", "operator", None),
+        ];
+        bans(&mut out, &others).unwrap();
         let list = List {
             name: "drop-list".to_owned(),
             action: "block".to_owned(),
@@ -341,8 +363,13 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "no bans\n\
-             PREFIX         BY               SINCE                     LEFT  PACKETS\n\
-             2001:db8::/64  rate per-client  2023-11-14T22:13:20.000Z   42s        7\n\
+             PREFIX         BY   WHY              SINCE                     LEFT  PACKETS\n\
+             2001:db8::/64  dmz  rate per-client  2023-11-14T22:13:20.000Z   42s        7\n\
+             PREFIX         BY        WHY                                            SINCE                     LEFT  PACKETS\n\
+             2001:db8::/64  lan       reputation path-above-root, score 104 at shop  2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  lan       reputation                                     2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  dmz       rate                                           2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  operator  -                                              2023-11-14T22:13:20.000Z   42s        7\n\
              LIST       ACTION  MODE     PREFIXES  PACKETS  BYTES\n\
              drop-list  block   enforce         3        5  300 B\n\
              203.0.113.7 is in 0 of 1 lists\n\

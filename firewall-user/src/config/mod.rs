@@ -132,7 +132,6 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     pub on_agent_exit: OnAgentExit,
     pub dmz: Dmz,
-    pub apis: Vec<api::Api>,
     pub events: Events,
     /// Where Prometheus may scrape; loopback only. The control socket serves metrics always.
     pub metrics: Option<SocketAddr>,

@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use self::{
-    ban::BanRecord,
+    ban::{BanOutcome, BanRecord},
     event::Event,
     queue::Counts,
     record::{Record, format_time},
