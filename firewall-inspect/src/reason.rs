@@ -11,6 +11,17 @@ pub enum Blame {
     Nobody,
 }
 
+impl Blame {
+    /// What a refusal adds to a client's score.
+    pub const fn weight(self) -> u32 {
+        match self {
+            Self::Attack => 20,
+            Self::Client => 5,
+            Self::Nobody => 0,
+        }
+    }
+}
+
 /// Defines [`Reason`] with status, blame and the name each reason has in events, metrics and documentation.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal $status:literal $blame:ident,)*) => {
@@ -110,7 +121,7 @@ reasons! {
     BodyTimeout = "body-timeout" 408 Client,
     /// The client did not take the response in time.
     SlowReader = "slow-reader" 0 Client,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or came to a port without TLS.
     TlsHandshake = "tls-handshake" 0 Client,
     /// The TLS handshake did not end in time.
     TlsTimeout = "tls-timeout" 0 Client,
@@ -158,6 +169,29 @@ reasons! {
     UpstreamTimeout = "upstream-timeout" 504 Nobody,
     /// The API has no longer a policy on this port.
     NoApi = "no-api" 503 Nobody,
+}
+
+impl Reason {
+    /// Whether monitor mode may let it pass: what was asked is plain, it is only not wanted. Framing and our own limits are always
+    /// enforced, and so is whatever stands in [`crate::head::Head::refusal`].
+    pub const fn may_monitor(self) -> bool {
+        matches!(
+            self,
+            Self::Method
+                | Self::HostNotServed
+                | Self::PathEncoding
+                | Self::PathDoubleEncoding
+                | Self::PathEncodedSlash
+                | Self::PathControlCharacter
+                | Self::PathNotUtf8
+                | Self::PathAboveRoot
+                | Self::ContentType
+                | Self::Expectation
+                | Self::Upgrade
+                | Self::BodyTooLarge
+                | Self::Reputation
+        )
+    }
 }
 
 #[cfg(test)]

@@ -99,10 +99,13 @@ impl Scan {
     }
 }
 
-/// Tells at the first bytes what will be no request line, a TLS handshake for one: its sender need not time out.
+/// Tells at the first bytes what will be no request line, so its sender need not time out. TLS where there is none has a reason of
+/// its own: any web page can make a browser do that.
 fn starts(line: &[u8]) -> Result<(), Reason> {
+    const TLS_HANDSHAKE: u8 = 22;
     match line {
-        [b'\r'] | [] | [0x20..=0x7E, ..] => Ok(()),
+        [b'\r'] | [] | [b' '..=b'~', ..] => Ok(()),
+        [TLS_HANDSHAKE, ..] => Err(Reason::TlsHandshake),
         [b'\r', ..] => Err(Reason::BareCarriageReturn),
         _ => Err(Reason::RequestLine),
     }

@@ -194,7 +194,7 @@ fn one_empty_line_may_come_first() {
         (b"\rGET", Reason::BareCarriageReturn),
         (b"\r\n\rG", Reason::BareCarriageReturn),
         // TLS to a port without it.
-        (b"\x16\x03\x01\x02", Reason::RequestLine),
+        (b"\x16\x03\x01\x02", Reason::TlsHandshake),
         (b"\0", Reason::RequestLine),
     ] {
         assert_eq!(trickle(bytes, &LIMITS).err(), Some(reason), "{bytes:?}");
