@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod dmz;
 pub mod events;
+pub mod gateway;
 pub mod host;
 mod http;
 pub mod metrics;

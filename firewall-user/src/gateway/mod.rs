@@ -1,0 +1,3 @@
+//! The gateway: the LAN layer.
+
+pub mod tls;
