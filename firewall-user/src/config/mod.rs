@@ -100,7 +100,7 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
 }
 
 /// The bytes of a regular file, unless there are more than `limit`; otherwise why not. Does not wait for anybody.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     // A pipe that nobody writes to must not hold up the agent; a file ignores this.
     let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = open.map_err(|error| error.to_string())?;

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error as _,
-    future::Future,
     io,
     net::SocketAddr,
     pin::pin,
@@ -26,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     exchange::Exchange,
-    gate::{Gate, Lane},
+    gate::{Gate, LAST_REQUEST, Lane},
     policy::ApiPolicy,
     registry::{Full, Handle},
     service,
@@ -98,7 +97,7 @@ pub(super) async fn serve(
     let limits = &policy.config.limits;
     let of_client = if policy.trusts(address.ip()) { u32::MAX } else { limits.connections_per_client };
     let most = worker.shared.limits.load().connections;
-    let ticket = worker.shared.registry.admit(address, local, &policy.config.name, most, of_client);
+    let ticket = worker.shared.registry.admit(address.ip(), &policy.config.name, most, of_client);
     let ticket = match ticket {
         Ok(ticket) => ticket,
         Err(full) => {
@@ -106,7 +105,7 @@ pub(super) async fn serve(
                 Full::Total => Reason::ConnectionsTotal,
                 Full::Client => Reason::ConnectionsPerClient,
             };
-            policy.metrics.connection_refused();
+            policy.metrics.connection_refused(reason);
             return tell(&worker, &policy, &peer, reason);
         }
     };
@@ -132,7 +131,7 @@ pub(super) async fn serve(
             serve_http1(&connection, &policy, io, &handle).await;
         }
         if slow.load(Ordering::Relaxed) {
-            tell(&worker, &policy, &connection.peer, Reason::SlowReader);
+            cut(&connection, &policy, Reason::SlowReader);
         }
     };
     tokio::select! {
@@ -143,7 +142,6 @@ pub(super) async fn serve(
 
 /// Tells of a connection that was cut without a request to blame.
 fn tell(worker: &Arc<Worker>, policy: &Arc<ApiPolicy>, peer: &Peer, reason: Reason) {
-    policy.metrics.cut(reason);
     worker.judge_connection(policy, peer.address.ip(), reason);
     worker.record(RequestRecord {
         time: SystemTime::now(),
@@ -168,6 +166,12 @@ fn tell(worker: &Arc<Worker>, policy: &Arc<ApiPolicy>, peer: &Peer, reason: Reas
     });
 }
 
+/// Tells of a connection that we ended.
+fn cut(connection: &Connection, policy: &Arc<ApiPolicy>, reason: Reason) {
+    policy.metrics.cut(reason);
+    tell(&connection.worker, policy, &connection.peer, reason);
+}
+
 fn alpn(transport: &Transport) -> Option<&[u8]> {
     match transport {
         Transport::Plain(_) => None,
@@ -184,10 +188,20 @@ async fn enter(
     handle: &Handle,
 ) -> Option<(Transport, Bytes)> {
     let Some(tls) = &policy.tls else {
+        let mut sniffing = pin!(timeout(policy.config.timeouts.idle, sniff(&mut stream)));
         let ahead = tokio::select! {
-            ahead = timeout(policy.config.timeouts.idle, sniff(&mut stream)) => ahead.ok()?.ok()?,
-            () = handle.drain.notified() => return None,
-        };
+            ahead = sniffing.as_mut() => ahead,
+            () = handle.drain.notified() => match timeout(LAST_REQUEST, sniffing.as_mut()).await {
+                Ok(ahead) => {
+                    // It still has to be told to end.
+                    handle.drain();
+                    ahead
+                }
+                Err(_) => return None,
+            },
+        }
+        .ok()?
+        .ok()?;
         peer.prior_knowledge = ahead.starts_with(PREFACE);
         return Some((Transport::Plain(stream), ahead));
     };
@@ -200,11 +214,11 @@ async fn enter(
                 _ => Some("TLSv1.2"),
             };
             peer.server_name = session.server_name().map(Into::into);
-            policy.metrics.tls_handshake(true);
+            policy.metrics.handshake(true);
             Some((Transport::Tls(Box::new(stream)), Bytes::new()))
         }
         Ok(Err(error)) => {
-            policy.metrics.tls_handshake(false);
+            policy.metrics.handshake(false);
             // A peer that just goes away, as health checks do, is nothing to tell.
             if error.kind() == io::ErrorKind::InvalidData {
                 tracing::debug!("TLS with {}: {error}", peer.address);
@@ -213,7 +227,7 @@ async fn enter(
             None
         }
         Err(_) => {
-            policy.metrics.tls_handshake(false);
+            policy.metrics.handshake(false);
             tell(worker, policy, peer, Reason::TlsTimeout);
             None
         }
@@ -248,13 +262,12 @@ async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
         .serve_connection(gate, service)
         .with_upgrades();
     {
-        let mut http = pin!(&mut http);
         loop {
             tokio::select! {
-                _told_by_the_exchange = http.as_mut() => break,
+                _told_by_the_exchange = &mut http => break,
                 () = handle.drain.notified() => {
+                    // The answer to its next request tells it that it was the last.
                     connection.lane.close();
-                    http.graceful_shutdown();
                 }
             }
         }
@@ -293,7 +306,7 @@ async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
             now = look.tick() => {
                 let streams = connection.under_way();
                 if streams.iter().any(|stream| stream.stalled_for().is_some_and(|still| still > patience)) {
-                    return tell(&connection.worker, policy, &connection.peer, Reason::SlowReader);
+                    return cut(connection, policy, Reason::SlowReader);
                 }
                 if !streams.is_empty() {
                     idle_since = None;
@@ -309,11 +322,6 @@ async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
         cause.is_some_and(|cause| !cause.is_remote() && !cause.is_io() && cause.reason() != Some(h2::Reason::NO_ERROR))
     });
     if broken {
-        tell(&connection.worker, policy, &connection.peer, Reason::Http2);
+        cut(connection, policy, Reason::Http2);
     }
-}
-
-/// A connection's task, which must not hold up its worker's others.
-pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
 }

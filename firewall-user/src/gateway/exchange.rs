@@ -5,14 +5,14 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use firewall_inspect::reason::Reason;
 
-use super::{connection::Peer, policy::ApiPolicy, worker::Worker};
+use super::{connection::Peer, policy::ApiPolicy, reputation::Conduct, worker::Worker};
 use crate::events::request::{RequestRecord, Verdict};
 
 /// What is known of a request; told when the last who holds it lets go.
@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     progress: AtomicU64,
     /// The answer waits for the upstream, not for the client.
     waiting: AtomicBool,
+    /// Of a refusal, for the client's reputation.
+    weight: AtomicU32,
     /// The request's body came to its end.
     pub(super) received: AtomicBool,
 }
@@ -49,8 +51,6 @@ pub(super) struct Request {
     pub(super) host: Option<Box<str>>,
     pub(super) path: Box<str>,
     pub(super) version: Option<&'static str>,
-    /// Another site's page may have had a browser send it.
-    pub(super) cross_site: bool,
 }
 
 impl Exchange {
@@ -71,6 +71,7 @@ impl Exchange {
             upstream: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             waiting: AtomicBool::new(true),
+            weight: AtomicU32::new(0),
             received: AtomicBool::new(false),
         })
     }
@@ -90,6 +91,11 @@ impl Exchange {
         if self.reason.compare_exchange(0, number, Relaxed, Relaxed).is_ok() {
             self.verdict.store(verdict as u8, Relaxed);
         }
+    }
+
+    /// What the refusal weighs against the client.
+    pub(super) fn weighs(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
     }
 
     pub(super) fn reason(&self) -> Option<Reason> {
@@ -153,17 +159,15 @@ impl Drop for Exchange {
         let client = request.client.unwrap_or(self.peer.address.ip());
         let duration = self.age();
         let upstream = self.upstream.get_mut().checked_sub(1);
-        self.policy.metrics.request(&request.method, status, verdict, reason, duration, upstream);
-        let direct = request.client.is_none_or(|client| client == self.peer.address.ip());
-        self.worker.reputation().judge(&super::reputation::Conduct {
-            worker: &self.worker,
-            policy: &self.policy,
-            client,
-            direct,
-            verdict,
-            reason,
-            cross_site: request.cross_site,
-        });
+        let metrics = &self.policy.metrics;
+        metrics.request(request.method.as_bytes(), status, verdict, reason, duration, upstream);
+        if let (Verdict::Fail, Some(reason)) = (verdict, reason) {
+            metrics.upstream_error(reason);
+        }
+        let direct = request.proxy.is_none();
+        let weight = *self.weight.get_mut();
+        let conduct = Conduct { client, direct, verdict, reason, weight };
+        self.worker.reputation().judge(&self.worker, &self.policy, &conduct);
         self.worker.record(RequestRecord {
             time: self.time,
             id: self.id,

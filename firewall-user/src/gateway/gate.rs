@@ -35,7 +35,7 @@ use super::stream::{ClientStream, Deadline};
 const READ: usize = 8 << 10;
 
 /// How long a connection that is to end waits for one more request.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
+pub(super) const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A head on its way to the service, or why there is none.
 pub(super) type Arrival = Result<Head, Reason>;

@@ -104,7 +104,7 @@ pub struct Prepared {
 }
 
 impl Gateway {
-    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Arc<Condemner>) -> Self {
+    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Condemner) -> Self {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::default()),
             reputation: Reputation::new(config.reputation, condemner),

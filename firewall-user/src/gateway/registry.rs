@@ -2,15 +2,16 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
-use firewall_inspect::reputation;
 use tokio::sync::Notify;
+
+use super::reputation;
 
 /// How a connection is told to end.
 #[derive(Default)]
@@ -43,8 +44,6 @@ pub(super) struct Registry {
 }
 
 struct Open {
-    peer: SocketAddr,
-    local: SocketAddr,
     api: Arc<str>,
     handle: Arc<Handle>,
 }
@@ -68,8 +67,7 @@ impl Registry {
     /// Admits a connection within these bounds; it counts until the ticket is dropped.
     pub(super) fn admit(
         self: &Arc<Self>,
-        peer: SocketAddr,
-        local: SocketAddr,
+        peer: IpAddr,
         api: &Arc<str>,
         most: u32,
         most_of_client: u32,
@@ -78,7 +76,7 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Total);
         }
-        let key = reputation::key(peer.ip());
+        let key = reputation::key(peer);
         let handle = Arc::new(Handle::default());
         let mut clients = self.clients();
         let open = clients.entry(key).or_default();
@@ -86,7 +84,7 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Client);
         }
-        open.push(Open { peer, local, api: Arc::clone(api), handle: Arc::clone(&handle) });
+        open.push(Open { api: Arc::clone(api), handle: Arc::clone(&handle) });
         Ok(Ticket { registry: Arc::clone(self), key, handle })
     }
 
@@ -103,13 +101,6 @@ impl Registry {
         let clients = self.clients();
         let open = clients.values().flatten().filter(|open| api.is_none_or(|api| *open.api == *api));
         open.for_each(|open| open.handle.drain());
-    }
-
-    /// Whether a connection is one of ours.
-    pub(super) fn holds(&self, local: SocketAddr, peer: SocketAddr) -> bool {
-        let clients = self.clients();
-        let open = clients.get(&reputation::key(peer.ip()));
-        open.is_some_and(|open| open.iter().any(|open| open.peer == peer && open.local == local))
     }
 }
 

@@ -142,13 +142,14 @@ impl Reputation {
         }
         worker.record(BanRecord {
             time: SystemTime::now(),
-            outcome: if mode == Mode::Enforce { BanOutcome::Gateway } else { BanOutcome::Monitored },
-            prefix: IpNet::from(key(conduct.client)),
-            lasts: sentence.ban,
+            outcome: if mode == Mode::Enforce { BanOutcome::Ban } else { BanOutcome::Monitor },
+            api: policy.name(),
+            source: conduct.client,
+            prefix: prefix(conduct.client),
+            cause: reason,
             score,
             offences: sentence.offences,
-            api: policy.name(),
-            reason,
+            lasts: sentence.ban,
         });
     }
 
@@ -166,6 +167,11 @@ fn settings(config: &config::api::Reputation) -> Settings {
         ban: config.ban,
         max_ban: config.max_ban,
     }
+}
+
+fn prefix(client: IpAddr) -> IpNet {
+    let client = key(client);
+    IpNet::new_assert(client, if client.is_ipv4() { 32 } else { 64 })
 }
 
 /// Who counts as one client: an IPv4 address, a /64 of IPv6.

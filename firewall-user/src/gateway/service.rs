@@ -98,7 +98,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
         Err(reason) => {
             let told = exchange::Request::default();
             let exchange = Exchange::new(&connection.worker, &policy, &connection.peer, told);
-            return refuse(&connection, &exchange, reason);
+            return refuse(&connection, &exchange, None, reason);
         }
     };
     let peer = &connection.peer;
@@ -119,16 +119,15 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         }),
-        cross_site: reputation::is_cross_site(&head),
     };
     let exchange = Exchange::new(&connection.worker, &policy, peer, told);
     connection.watch(&exchange);
     let (client, judged) = match (client, judged) {
         (Ok(client), _) if connection.worker.reputation().refuses(client.address) => {
-            return refuse(&connection, &exchange, Reason::Reputation);
+            return refuse(&connection, &exchange, Some(&head), Reason::Reputation);
         }
         (Ok(client), Ok(judged)) => (client, judged),
-        (_, Err(reason)) | (Err(reason), _) => return refuse(&connection, &exchange, reason),
+        (_, Err(reason)) | (Err(reason), _) => return refuse(&connection, &exchange, Some(&head), reason),
     };
     if let Some(reason) = judged.monitored {
         exchange.fail(Verdict::Monitor, reason);
@@ -140,7 +139,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     let http2 = judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc);
     let outgoing = match outgoing(peer, &head, &judged, &client, http2) {
         Ok(outgoing) => outgoing,
-        Err(reason) => return refuse(&connection, &exchange, reason),
+        Err(reason) => return refuse(&connection, &exchange, Some(&head), reason),
     };
     let (parts, body) = request.into_parts();
     let port = if client.proxies.is_empty() { peer.address.port() } else { 0 };
@@ -165,7 +164,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
             let reason = exchange.cut().unwrap_or(reason);
-            refuse(&connection, &exchange, reason)
+            refuse(&connection, &exchange, Some(&head), reason)
         }
     }
 }
@@ -310,7 +309,8 @@ fn upgraded(
 }
 
 /// Our own answer.
-fn refuse(connection: &Connection, exchange: &Arc<Exchange>, reason: Reason) -> Answer {
+fn refuse(connection: &Connection, exchange: &Arc<Exchange>, head: Option<&Head>, reason: Reason) -> Answer {
+    exchange.weighs(reputation::weight(reason, head));
     let failed = reason.status() >= 500 && reason.blame() == Blame::Nobody;
     exchange.fail(if failed { Verdict::Fail } else { Verdict::Refuse }, reason);
     connection.refused.store(true, Ordering::Relaxed);

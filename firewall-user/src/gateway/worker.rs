@@ -26,10 +26,13 @@ use super::{
     network::Network,
     policy::ApiPolicy,
     registry::Registry,
-    reputation::Reputation,
+    reputation::{Conduct, Reputation},
     upstream::Pool,
 };
-use crate::{config::api, events::{Recorder, Sinks, request::RequestRecord}};
+use crate::{
+    config::api,
+    events::{Event, Recorder, Sinks, request::Verdict},
+};
 
 /// How often records are handed on, and with every fifth time the worker says that it lives.
 const TICK: Duration = Duration::from_millis(50);
@@ -134,13 +137,15 @@ impl Worker {
         id ^ (id >> 31)
     }
 
-    pub(super) fn record(&self, record: RequestRecord) {
+    pub(super) fn record(&self, record: impl Into<Event>) {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner).push(record);
     }
 
     /// Counts the end of a connection against its client.
     pub(super) fn judge_connection(&self, policy: &ApiPolicy, client: IpAddr, reason: Reason) {
-        self.reputation().judge_connection(self, policy, client, reason);
+        let weight = firewall_inspect::reputation::weight(reason, None);
+        let conduct = Conduct { client, direct: true, verdict: Verdict::Refuse, reason: Some(reason), weight };
+        self.reputation().judge(self, policy, &conduct);
     }
 
     /// Milliseconds since it last said that it lives.
