@@ -119,6 +119,10 @@ reasons! {
     HeadTimeout = "head-timeout" 408 Client,
     /// The body came too slowly.
     BodyTimeout = "body-timeout" 408 Client,
+    /// The connection, or the stream, ended before the body did.
+    BodyBrokenOff = "body-broken-off" 400 Nobody,
+    /// The client left before it was answered.
+    ClientGone = "client-gone" 0 Nobody,
     /// The client did not take the response in time.
     SlowReader = "slow-reader" 0 Client,
     /// The TLS handshake failed, or came to a port without TLS.

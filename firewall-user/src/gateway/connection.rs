@@ -188,20 +188,7 @@ async fn enter(
     handle: &Handle,
 ) -> Option<(Transport, Bytes)> {
     let Some(tls) = &policy.tls else {
-        let mut sniffing = pin!(timeout(policy.config.timeouts.idle, sniff(&mut stream)));
-        let ahead = tokio::select! {
-            ahead = sniffing.as_mut() => ahead,
-            () = handle.drain.notified() => match timeout(LAST_REQUEST, sniffing.as_mut()).await {
-                Ok(ahead) => {
-                    // It still has to be told to end.
-                    handle.drain();
-                    ahead
-                }
-                Err(_) => return None,
-            },
-        }
-        .ok()?
-        .ok()?;
+        let ahead = first_bytes(&mut stream, policy.config.timeouts.idle, handle).await?;
         peer.prior_knowledge = ahead.starts_with(PREFACE);
         return Some((Transport::Plain(stream), ahead));
     };
@@ -232,6 +219,21 @@ async fn enter(
             None
         }
     }
+}
+
+/// As [`sniff`], for so long; when the agent is going, for a moment only.
+async fn first_bytes(stream: &mut TcpStream, patience: Duration, handle: &Handle) -> Option<Bytes> {
+    let mut sniffing = pin!(timeout(patience, sniff(stream)));
+    let ahead = tokio::select! {
+        ahead = sniffing.as_mut() => ahead,
+        () = handle.drain.notified() => {
+            let ahead = timeout(LAST_REQUEST, sniffing).await.ok()?;
+            // What comes next must be told, too.
+            handle.drain();
+            ahead
+        }
+    };
+    ahead.ok()?.ok()
 }
 
 /// The first bytes of a client: at least one, and as many as tell whether this is HTTP/2.

@@ -178,7 +178,7 @@ fn over_limits(policy: &ApiPolicy, head: &Head) -> Option<Reason> {
     if head.raw_target.range().len() > limits.request_line as usize {
         return Some(Reason::RequestLineTooLong);
     }
-    if head.fields.len() > limits.count as usize {
+    if head.fields.len() > limits.header_count as usize {
         return Some(Reason::TooManyHeaders);
     }
     (head.raw.len() > limits.headers as usize).then_some(Reason::HeadersTooLarge)
