@@ -6,8 +6,11 @@ use super::*;
 
 const LIMITS: Limits = Limits { trailers: 20, trailer_count: 2 };
 
-/// Body, trailers and what was used up, from pieces of the input.
-fn read(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<(String, String)>, usize)>, Reason> {
+/// Body, trailers and how much was used up.
+type Whole = (Vec<u8>, Vec<(String, String)>, usize);
+
+/// Reads pieces of the input.
+fn read(pieces: &[&[u8]]) -> Result<Option<Whole>, Reason> {
     let mut chunks = Chunks::new(LIMITS);
     let (mut body, mut used) = (Vec::new(), 0);
     for piece in pieces {

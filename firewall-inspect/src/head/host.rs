@@ -52,7 +52,8 @@ impl<'a> Authority<'a> {
         }
     }
 
-    fn same(&self, other: &Self, default_port: u16) -> bool {
+    /// Whether both are the same place, given what no port means.
+    pub(crate) fn same(&self, other: &Self, default_port: u16) -> bool {
         self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
             && (self.host.eq_ignore_ascii_case(other.host) || self.name() == other.name())
     }
