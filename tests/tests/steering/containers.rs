@@ -109,8 +109,8 @@ fn a_probe_finds_published_ports() {
     let agent = Agent::start(place.open(), &[(8080, OPEN), (8081, OPEN)]);
     // As container engines publish a port: for packets from outside, and for the host's own.
     let rules = "table ip publish {
-        chain pre { type nat hook prerouting priority dstnat; fib daddr type local tcp dport 8080 dnat to 172.31.0.2:80; }
-        chain out { type nat hook output priority dstnat; fib daddr type local tcp dport 8080 dnat to 172.31.0.2:80; }
+        chain pre { type nat hook prerouting priority dstnat; ip daddr 192.0.2.1 tcp dport 8080 dnat to 172.31.0.2:80; }
+        chain out { type nat hook output priority -100; ip daddr 192.0.2.1 tcp dport 8080 dnat to 172.31.0.2:80; }
         chain post { type nat hook postrouting priority srcnat; ip daddr 172.31.0.2 masquerade; }
     }";
     place.world.host.run("nft", &[rules]).unwrap();

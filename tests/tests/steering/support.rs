@@ -151,7 +151,8 @@ impl Client {
 
 type Respond = dyn Fn(&TcpStream) -> io::Result<Option<Answer>> + Send + Sync;
 
-/// A server that names itself to all who connect, and echoes then. Dropped, it listens no more; connections go on.
+/// A server that names itself to all who connect, and echoes then. Dropped, it accepts what waits, and listens no more;
+/// connections go on.
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<TcpListener>>,
@@ -175,8 +176,14 @@ impl Server {
         // It holds for accepting, too.
         socket2::SockRef::from(&listener).set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let Ok((stream, _peer)) = listener.accept() else { continue };
+            loop {
+                let stopping = stopped.load(Ordering::Relaxed);
+                let stream = match listener.accept() {
+                    Ok((stream, _peer)) => stream,
+                    // Nothing waits any more.
+                    Err(_) if stopping => break,
+                    Err(_) => continue,
+                };
                 counted.fetch_add(1, Ordering::Relaxed);
                 let behind = Arc::clone(&behind);
                 thread::spawn(move || serve(name, &stream, &*behind));
