@@ -331,7 +331,7 @@ fn a_ban_does_not_wait_for_a_reload_nor_get_lost_in_one() {
         let reloading = scope.spawn(|| {
             let mut reloads = 0_u32;
             while !stop.load(Ordering::Relaxed) {
-                let bans = if reloads % 2 == 0 { 4096 } else { 8192 };
+                let bans = if reloads.is_multiple_of(2) { 4096 } else { 8192 };
                 host.reload(&format!("[dmz.tables]\nbans = {bans}\n{POLICY}"));
                 reloads += 1;
             }
