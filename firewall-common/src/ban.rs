@@ -47,7 +47,7 @@ pub enum BanOrigin {
     Operator = 0,
     /// A rate rule of the DMZ layer.
     Rate = 1,
-    /// The LAN layer: the client's reputation was spent.
+    /// The gateway, for what a client was refused.
     Reputation = 2,
 }
 

@@ -11,3 +11,4 @@ pub mod host;
 mod http;
 pub mod metrics;
 pub mod paths;
+pub mod steering;
