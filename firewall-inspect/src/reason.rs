@@ -171,8 +171,6 @@ reasons! {
     UpstreamProtocol = "upstream-protocol" 502 Nobody,
     /// The upstream did not accept, or did not answer, in time.
     UpstreamTimeout = "upstream-timeout" 504 Nobody,
-    /// The API has no longer a policy on this port.
-    NoApi = "no-api" 503 Nobody,
 }
 
 impl Reason {

@@ -87,7 +87,8 @@ fn page(reason: Reason) -> Page {
         | Reason::UpstreamTls
         | Reason::UpstreamProtocol
         | Reason::UpstreamTimeout
-        | Reason::NoApi => Page::Untold,
+        | Reason::BodyBrokenOff
+        | Reason::ClientGone => Page::Untold,
     }
 }
 
