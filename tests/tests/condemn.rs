@@ -316,6 +316,40 @@ fn bans_and_their_causes_outlive_a_reboot() {
     }
 }
 
+#[test]
+fn trusted_proxies_are_spared_and_neighbours_banned_around_them() {
+    let world = World::new().unwrap();
+    let mut host = Host::start(&world, POLICY);
+    let proxies = ["198.51.100.64", "2001:db8:9::5"];
+    for address in proxies.into_iter().chain(["198.51.100.128", "2001:db8:9::7"]) {
+        host.condemn(address, HOUR);
+    }
+    let api = r#"
+[[api]]
+name = "shop"
+listen = ["127.0.0.1:18080"]
+upstream = "http://127.0.0.1:18081"
+trusted_proxies = ["198.51.100.64/26", "2001:db8:9::5/128"]
+"#;
+    host.reload(&format!("{POLICY}{api}"));
+    // Bans of theirs are lifted, with that of the whole network of one; others stay.
+    let network = BanKey::new(&Addr::from("2001:db8:9::7".to_ip()), NETWORK_V6);
+    assert!(host.host_ban("198.51.100.64").is_none() && host.ban(&network).is_none());
+    assert!(host.host_ban("198.51.100.128").is_some());
+    for proxy in proxies {
+        assert!(host.condemner().is_exempt(proxy.to_ip()));
+        host.condemn(proxy, HOUR);
+    }
+    assert_eq!(host.outcome("protected"), 2);
+    host.condemn("2001:db8:9::7", HOUR);
+    assert!(host.host_ban("2001:db8:9::7").is_some() && host.ban(&network).is_none());
+
+    host.reload(&format!("{POLICY}{api}[reputation]\nmode = \"monitor\"\n"));
+    host.condemn("198.51.100.7", HOUR);
+    assert!(host.host_ban("198.51.100.7").is_none());
+    assert_eq!(host.outcome("monitored"), 1);
+}
+
 /// Each reload makes the table of bans anew, and holds the core all the time.
 #[test]
 fn a_ban_does_not_wait_for_a_reload_nor_get_lost_in_one() {
