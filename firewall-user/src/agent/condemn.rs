@@ -233,7 +233,7 @@ impl Condemner {
     }
 
     /// Sentences so far, by what became of them.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let count = |outcome: Outcome| self.bench.outcomes[outcome as usize].load(Ordering::Relaxed);
         Outcome::ALL.into_iter().map(move |outcome| (outcome.name(), count(outcome)))
     }

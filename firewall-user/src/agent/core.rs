@@ -429,9 +429,10 @@ impl Core {
 
     /// Tells the LAN layer whom not to ban, and lifts bans of its own that hit them.
     fn publish_exempt(&mut self) -> Result<(), CoreError> {
-        let monitor = self.config.dmz.mode == config::Mode::Monitor;
-        let proxies: Vec<_> = self.config.apis.iter().flat_map(|api| &api.trusted_proxies).copied().collect();
-        self.condemner.spare(Exempt::new(&self.guarded, &self.config.dmz.lists, &proxies, monitor));
+        let Config { apis, dmz, reputation, .. } = &self.config;
+        let monitor = [dmz.mode, reputation.mode].contains(&config::Mode::Monitor);
+        let proxies: Vec<_> = apis.iter().flat_map(|api| api.trusted_proxies.iter().copied()).collect();
+        self.condemner.spare(Exempt::new(&self.guarded, &dmz.lists, &proxies, monitor));
         for prefix in bans::lift_exempt(&mut self.shared, &self.condemner.exempt())? {
             tracing::warn!("the ban of {prefix} is lifted: it would hit an address that is never banned");
             self.bans_dirty = true;

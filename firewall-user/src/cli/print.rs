@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::table::{Table, bytes, seconds};
-use crate::control::api::{Ban, Cause, Count, Interface, List, Reloaded, Status};
+use crate::control::api::{Ban, Cause, Count, Interface, List, Reloaded, Requests, Status, Steering};
 
 /// Reasons, and rules, that `status` shows.
 const TOP: usize = 10;
@@ -49,6 +49,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     packets.print(out, "")?;
     reasons(out, status)?;
     rules(out, status)?;
+    apis(out, status)?;
     footer(out, status)
 }
 
@@ -72,6 +73,10 @@ fn headline(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     if monitor && missing.len() < status.interfaces.len() && !missing.is_empty() {
         writeln!(out, "MONITORING ONLY: nothing is dropped")?;
+    }
+    for api in status.apis.iter().filter(|api| !api.protected) {
+        let problem = api.problem.as_deref().unwrap_or("nobody knows why");
+        writeln!(out, "NOT PROTECTED: {}: {}", printable(&api.name), printable(problem))?;
     }
     if let Some(left) = status.confirm_within_seconds {
         writeln!(out, "NOT CONFIRMED: the policy is taken back in {} without `portcullis confirm`", seconds(left))?;
@@ -120,6 +125,44 @@ fn rules(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     section(out, &table, rules.len())
 }
 
+/// What the LAN layer protects, what it refused there, and how connections came to it.
+fn apis(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let mut apis =
+        Table::new(["API", "ENTRY", "TLS", "MODE", "STATE", ">OPEN", ">PASSED", ">REFUSED", ">MONITORED", ">FAILED"]);
+    let mut reasons = Vec::new();
+    let mut steering = Table::new(["STEERED", ">CONNECTIONS", ">EXEMPT", ">GONE, OPEN", ">GONE, CLOSED", "PROBE"]);
+    for api in &status.apis {
+        let name = printable(&api.name);
+        let Requests { passed, refused, monitored, failed } = api.traffic.requests;
+        apis.row([
+            name.clone(),
+            printable(&api.entry),
+            if api.tls { "yes" } else { "no" }.to_owned(),
+            api.mode.clone(),
+            if api.protected { "protected" } else { "NOT PROTECTED" }.to_owned(),
+            api.traffic.connections.open.to_string(),
+            passed.to_string(),
+            refused.to_string(),
+            monitored.to_string(),
+            failed.to_string(),
+        ]);
+        reasons.extend(api.traffic.reasons.iter().map(|(reason, count)| (*count, reason.clone(), name.clone())));
+        if let Some(Steering { steered, exempt, gone_open, gone_closed, probe }) = &api.steering {
+            let counts = [steered, exempt, gone_open, gone_closed].map(u64::to_string);
+            let [steered, exempt, gone_open, gone_closed] = counts;
+            steering.row([name, steered, exempt, gone_open, gone_closed, printable(probe)]);
+        }
+    }
+    section(out, &apis, 0)?;
+    reasons.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
+    let mut table = Table::new(["REQUESTS AGAINST", "API", ">COUNT"]);
+    for (count, reason, api) in reasons.iter().take(TOP) {
+        table.row([reason.clone(), api.clone(), count.to_string()]);
+    }
+    section(out, &table, reasons.len())?;
+    section(out, &steering, 0)
+}
+
 /// `table` below a blank line, unless it is empty; `all` is how many rows there would be.
 fn section<const COLUMNS: usize>(out: &mut dyn Write, table: &Table<COLUMNS>, all: usize) -> io::Result<()> {
     if table.is_empty() {
@@ -147,6 +190,11 @@ fn footer(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     writeln!(out, "events      {} written, {} merged into others", events.delivered, events.sampled)?;
     if events.lost_kernel > 0 || events.lost_sink > 0 {
         writeln!(out, "EVENTS LOST {} in the kernel, {} at a sink", events.lost_kernel, events.lost_sink)?;
+    }
+    let sentences: Vec<_> = status.sentences.iter().filter(|(_, count)| **count > 0).collect();
+    if !sentences.is_empty() {
+        let sentences: Vec<_> = sentences.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        writeln!(out, "reputation  bans asked for: {}", sentences.join(", "))?;
     }
     let reloads = &status.reloads;
     write!(out, "reloads     {} done, {} failed", reloads.succeeded, reloads.failed)?;
@@ -300,8 +348,31 @@ mod tests {
     }
 
     #[test]
+    fn shows_apis_and_those_that_are_not_protected() {
+        let mut status = sample();
+        let whole = text(&status);
+        assert!(!whole.contains("NOT PROTECTED"), "{whole}");
+        for expected in [
+            "API   ENTRY         TLS  MODE     STATE",
+            "shop  8080 steered  yes  enforce  protected  100",
+            "REQUESTS AGAINST  API   COUNT\npath-above-root   shop      5\n",
+            "STEERED  CONNECTIONS",
+            "reputation  bans asked for: ",
+        ] {
+            assert!(whole.contains(expected), "{expected}\n{whole}");
+        }
+        status.apis[0].protected = false;
+        status.apis[0].problem = Some("nothing is steered\u{1b}".to_owned());
+        let whole = text(&status);
+        assert!(whole.contains("\nNOT PROTECTED: shop: nothing is steered\u{fffd}\n"), "{whole}");
+        assert!(whole.contains("shop  8080 steered  yes  enforce  NOT PROTECTED"), "{whole}");
+    }
+
+    #[test]
     fn leaves_out_what_never_happened() {
         let mut status = sample();
+        status.apis.clear();
+        status.sentences.clear();
         status.reasons.iter_mut().for_each(|reason| {
             reason.dropped = Count::default();
             reason.monitored = Count::default();
@@ -310,7 +381,17 @@ mod tests {
         status.events.lost_kernel = 0;
         status.events.lost_sink = 0;
         let text = text(&status);
-        for absent in ["REASON", "RULE", "EVENTS LOST", "NOT CONFIRMED", "LAST RELOAD FAILED"] {
+        for absent in [
+            "API",
+            "STEERED",
+            "AGAINST",
+            "reputation",
+            "REASON",
+            "RULE",
+            "EVENTS LOST",
+            "NOT CONFIRMED",
+            "LAST RELOAD FAILED",
+        ] {
             assert!(!text.contains(absent), "{absent}\n{text}");
         }
     }

@@ -129,7 +129,7 @@ impl TypedMetric for ConstHistogram {
 impl EncodeMetric for ConstHistogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
         const MICROSECONDS: f64 = 1e6;
-        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / MICROSECONDS).chain([f64::MAX]);
+        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / MICROSECONDS).chain([f64::INFINITY]);
         // A status of a peer may have fewer.
         let counts = self.0.buckets.iter().copied().chain(std::iter::repeat(0));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
