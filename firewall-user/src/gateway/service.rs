@@ -30,7 +30,6 @@ use super::{
     body::{RequestBody, ResponseBody},
     connection::{Connection, Peer},
     exchange::{self, Exchange},
-    policy::ApiPolicy,
     upstream::{self, Lease, Route},
 };
 use crate::events::request::{Verdict, excerpt};
