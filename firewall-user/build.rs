@@ -1,4 +1,5 @@
-//! Builds the eBPF crate and leaves the object at `$OUT_DIR/portcullis-ebpf`, which the agent includes.
+//! Builds the eBPF crate and leaves its objects, which the agent includes, at `$OUT_DIR/portcullis-ebpf` (the DMZ layer)
+//! and `$OUT_DIR/portcullis-steer`.
 //!
 //! Installs nothing: where the compiler or the linker is missing, the build fails in one line that names the command.
 

@@ -47,6 +47,8 @@ pub enum BanOrigin {
     Operator = 0,
     /// A rate rule of the DMZ layer.
     Rate = 1,
+    /// The gateway, for what a client was refused.
+    Reputation = 2,
 }
 
 impl BanOrigin {
@@ -54,6 +56,7 @@ impl BanOrigin {
         match number {
             0 => Some(Self::Operator),
             1 => Some(Self::Rate),
+            2 => Some(Self::Reputation),
             _ => None,
         }
     }
@@ -62,6 +65,7 @@ impl BanOrigin {
         match self {
             Self::Operator => "operator",
             Self::Rate => "rate",
+            Self::Reputation => "reputation",
         }
     }
 }

@@ -44,7 +44,7 @@ tallies! {
     Allowed = 4 "allowed",
     /// Of those passed: control traffic, see [`crate::hygiene::Control`].
     Control = 5 "control",
-    /// Of those passed: to a port that is not exposed, or from one known for reflection, as reply in a flow of ours.
+    /// Of those passed: to a port that is not exposed or refuses QUIC, or from one known for reflection, as reply in a flow of ours.
     Reply = 6 "reply",
     /// As [`Self::Reply`], but found by socket lookup.
     ReplySocket = 7 "reply-socket",

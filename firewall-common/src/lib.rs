@@ -18,12 +18,13 @@ pub mod port;
 pub mod prefix;
 pub mod rate;
 pub mod size;
+pub mod steer;
 pub mod token_bucket;
 pub mod verdict;
 
 /// Version of everything that is pinned: map names, keys, values and their meaning. An agent adopts pinned maps only
-/// if this number, kept in [`policy::Control::abi`], is its own.
-pub const ABI_VERSION: u32 = 1;
+/// if this number, kept in [`policy::Control::abi`] and [`steer::SteerControl::abi`], is its own.
+pub const ABI_VERSION: u32 = 2;
 
 /// Marks an ABI type as plain data for aya. Its layout is asserted where it is defined.
 macro_rules! pod {

@@ -43,6 +43,8 @@ pub mod stage {
     pub const LAYER: u32 = 1 << 8;
     /// Debug traces through aya-log.
     pub const TRACE: u32 = 1 << 9;
+    /// Some port refuses QUIC.
+    pub const QUIC: u32 = 1 << 10;
 }
 
 /// The one record that all instances share and the agent writes.

@@ -27,6 +27,8 @@ pub mod flag {
     pub const REFLECTS: u8 = 2;
     /// The port was named in `expose`, so it serves there on purpose.
     pub const SERVED: u8 = 4;
+    /// As a UDP port: the gateway inspects TLS on the TCP port of this number, and nobody shall go around it by QUIC.
+    pub const NO_QUIC: u8 = 8;
 }
 
 const UDP: u32 = 1 << 16;

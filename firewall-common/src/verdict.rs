@@ -80,6 +80,8 @@ reasons! {
     ConnectionRate = 24 "connection-rate",
     /// More control traffic (ICMP errors, neighbour discovery, MLD, DHCP) than the built-in limit.
     ControlRate = 25 "control-rate",
+    /// UDP to a port whose TLS connections the gateway inspects, and no reply: QUIC would go around it.
+    Quic = 26 "quic",
 }
 
 /// Why a packet passed, for the counters: the first of these that is true of it.

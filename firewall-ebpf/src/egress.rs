@@ -56,6 +56,13 @@ fn matters(headers: &Headers) -> bool {
     {
         return true;
     }
+    // What we ask from a port that refuses QUIC is answered there.
+    if has_stage(stage::QUIC)
+        && headers.protocol == protocol::UDP
+        && flags(Service::Udp(headers.source_port)) & flag::NO_QUIC != 0
+    {
+        return true;
+    }
     if !has_stage(stage::EXPOSURE) {
         return false;
     }

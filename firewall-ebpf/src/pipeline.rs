@@ -55,7 +55,7 @@ pub(crate) fn judge(packet: &XdpFrame<'_>, headers: &mut Headers) -> Result<Pass
     let port = PORTS.get(service).copied().unwrap_or_default();
     let segments = size::judge(packet, headers, port)?;
 
-    // 7. Exposure, and UDP reflection, which replies are exempt from.
+    // 7. Exposure, QUIC and UDP reflection, which replies are exempt from.
     let reply = reachable(packet, headers, port, control, allowed)?;
 
     // 8. Rates.
@@ -159,7 +159,9 @@ fn reachable(
         && policy!(hygiene) & check::REFLECTION != 0
         && headers.protocol == protocol::UDP
         && from_reflector(headers, port);
-    if !hidden && !reflected {
+    // The gateway inspects sources on allow lists, too.
+    let quic = has_stage(stage::QUIC) && headers.protocol == protocol::UDP && port.flags & flag::NO_QUIC != 0;
+    if !hidden && !quic && !reflected {
         return Ok(None);
     }
     if let Some(reply) = exposure::reply(packet, headers) {
@@ -167,6 +169,9 @@ fn reachable(
     }
     if hidden {
         settle(packet, headers, DropReason::NotExposed, NO_RULE, monitored(stage::EXPOSURE))?;
+    }
+    if quic {
+        settle(packet, headers, DropReason::Quic, NO_RULE, monitored(0))?;
     }
     if reflected {
         settle(packet, headers, DropReason::Reflection, NO_RULE, monitored(stage::HYGIENE))?;

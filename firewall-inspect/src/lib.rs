@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or a file, reads a clock, or knows tokio.
 
 pub mod chunk;
+mod class;
 pub mod fields;
 pub mod forwarded;
 pub mod framing;

@@ -11,6 +11,17 @@ pub enum Blame {
     Nobody,
 }
 
+impl Blame {
+    /// What a refusal adds to a client's score.
+    pub const fn weight(self) -> u32 {
+        match self {
+            Self::Attack => 20,
+            Self::Client => 5,
+            Self::Nobody => 0,
+        }
+    }
+}
+
 /// Defines [`Reason`] with status, blame and the name each reason has in events, metrics and documentation.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal $status:literal $blame:ident,)*) => {
@@ -70,9 +81,13 @@ reasons! {
     TransferCoding = "transfer-coding" 400 Attack,
     /// A chunk whose size line or end is malformed.
     MalformedChunk = "malformed-chunk" 400 Attack,
+    /// A trailer that would change framing or routing, had it been read as a header.
+    ForbiddenTrailer = "forbidden-trailer" 400 Attack,
+    /// Connection names a header that is not its to remove: Host, Authorization, Cookie and the like.
+    ConnectionHeader = "connection-header" 400 Attack,
     /// No Host, or an empty one where one is required.
     HostMissing = "host-missing" 400 Attack,
-    /// Several Hosts, or one that contradicts the target or the TLS server name.
+    /// Several Hosts, or one that contradicts the target or `:authority`.
     HostMismatch = "host-mismatch" 400 Attack,
     /// A Host that is no host with an optional port.
     MalformedHost = "malformed-host" 400 Attack,
@@ -104,9 +119,13 @@ reasons! {
     HeadTimeout = "head-timeout" 408 Client,
     /// The body came too slowly.
     BodyTimeout = "body-timeout" 408 Client,
+    /// The connection, or the stream, ended before the body did.
+    BodyBrokenOff = "body-broken-off" 400 Nobody,
+    /// The client left before it was answered.
+    ClientGone = "client-gone" 0 Nobody,
     /// The client did not take the response in time.
     SlowReader = "slow-reader" 0 Client,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or came to a port without TLS.
     TlsHandshake = "tls-handshake" 0 Client,
     /// The TLS handshake did not end in time.
     TlsTimeout = "tls-timeout" 0 Client,
@@ -114,7 +133,7 @@ reasons! {
     // Protocol policy.
     /// A method the API does not offer.
     Method = "method" 405 Attack,
-    /// A host the API does not serve.
+    /// A host the API does not serve, or another than the TLS handshake was for.
     HostNotServed = "host-not-served" 421 Attack,
     /// A target that is neither path, URL nor `*`, or has characters that a target cannot have.
     MalformedTarget = "malformed-target" 400 Attack,
@@ -152,8 +171,29 @@ reasons! {
     UpstreamProtocol = "upstream-protocol" 502 Nobody,
     /// The upstream did not accept, or did not answer, in time.
     UpstreamTimeout = "upstream-timeout" 504 Nobody,
-    /// The API has no longer a policy on this port.
-    NoApi = "no-api" 503 Nobody,
+}
+
+impl Reason {
+    /// Whether monitor mode may let it pass: what was asked is plain, it is only not wanted. Framing and our own limits are always
+    /// enforced, and so is whatever stands in [`crate::head::Head::refusal`].
+    pub const fn may_monitor(self) -> bool {
+        matches!(
+            self,
+            Self::Method
+                | Self::HostNotServed
+                | Self::PathEncoding
+                | Self::PathDoubleEncoding
+                | Self::PathEncodedSlash
+                | Self::PathControlCharacter
+                | Self::PathNotUtf8
+                | Self::PathAboveRoot
+                | Self::ContentType
+                | Self::Expectation
+                | Self::Upgrade
+                | Self::BodyTooLarge
+                | Self::Reputation
+        )
+    }
 }
 
 #[cfg(test)]

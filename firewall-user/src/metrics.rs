@@ -3,6 +3,8 @@
 //! In: a [`Status`], and nothing else. Out: text. The labels are names from the configuration and the program's own
 //! vocabulary, so their number is bounded by the configuration; no address is ever a label.
 
+mod lan;
+
 use std::{
     convert::Infallible,
     io,
@@ -60,6 +62,7 @@ pub fn render(status: &Status) -> String {
     metrics.tallies(status);
     metrics.events(status);
     metrics.tables(status);
+    metrics.lan(status);
     let mut text = String::new();
     // A string takes every write.
     encode(&mut text, &metrics.registry).expect("metrics have a text form");

@@ -31,8 +31,13 @@ use crate::{
     host::addresses::Guarded,
 };
 
+use super::{
+    condemn::{Cause, Condemner},
+    exempt::Exempt,
+};
+
 /// Longest ban: what a rate rule may ask for, too.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Why a ban is refused.
 #[derive(Debug)]
@@ -211,6 +216,15 @@ pub fn lift_protected(shared: &mut Shared, guarded: &Guarded) -> Result<Vec<IpNe
     Ok(lifted)
 }
 
+/// Lifts bans of the LAN layer that by now hit whom it must not ban; gives their prefixes.
+pub fn lift_exempt(shared: &mut Shared, exempt: &Exempt) -> Result<Vec<IpNet>, SharedError> {
+    let wrong = shared
+        .all_bans()?
+        .into_iter()
+        .filter(|(key, ban)| ban.origin == BanOrigin::Reputation as u8 && exempt.forbids(key));
+    Ok(wrong.filter(|(key, _)| shared.bans.remove(key).is_ok()).map(|(key, _)| prefix_of(&key)).collect())
+}
+
 /// Lifts the ban of exactly this prefix.
 pub fn lift(shared: &mut Shared, prefix: IpNet) -> Result<Ban, BanError> {
     let prefix = canonical(prefix);
@@ -259,20 +273,40 @@ fn still_used(lengths: [u8; MAX_LENGTHS], used: &[u8]) -> [u8; MAX_LENGTHS] {
 }
 
 /// A ban for the control interface.
-pub fn describe(key: &BanKey, ban: &Ban, slots: &Slots, clock: WallClock) -> api::Ban {
+pub fn describe(key: &BanKey, ban: &Ban, slots: &Slots, clock: WallClock, condemner: &Condemner) -> api::Ban {
     let remaining = Duration::from_nanos(ban.until.saturating_sub(now()));
+    let origin = BanOrigin::from_number(ban.origin);
+    let layer = match origin {
+        Some(BanOrigin::Operator) => "operator",
+        Some(BanOrigin::Rate) => "dmz",
+        Some(BanOrigin::Reputation) => "lan",
+        None => "unknown",
+    };
+    let cause = cause(ban, key, condemner);
     api::Ban {
         prefix: prefix_of(key),
-        origin: BanOrigin::from_number(ban.origin).map_or("unknown", BanOrigin::name).to_owned(),
+        layer: layer.to_owned(),
+        origin: origin.map_or("unknown", BanOrigin::name).to_owned(),
         rule: slots.name_of(ban.rule).map(|name| name.split_once('/').map_or(name, |(_, name)| name).to_owned()),
         since: format_time(clock.time(ban.since)),
         until: format_time(clock.time(ban.until)),
         remaining_seconds: api::ceil_seconds(remaining),
         packets: ban.packets,
+        cause: cause.map(|Cause { api, reason, score, offences }| api::Cause {
+            api: api.to_string(),
+            reason: reason.to_string(),
+            score,
+            offences,
+        }),
     }
 }
 
-fn prefix_of(key: &BanKey) -> IpNet {
+/// Why the LAN layer asked for this ban, if it did.
+fn cause(ban: &Ban, key: &BanKey, condemner: &Condemner) -> Option<Cause> {
+    (ban.origin == BanOrigin::Reputation as u8).then(|| condemner.cause(key))?
+}
+
+pub(super) fn prefix_of(key: &BanKey) -> IpNet {
     let address = IpAddr::from(key.address);
     let length = if address.is_ipv4() { (key.length as u8).saturating_sub(V4_OFFSET) } else { key.length as u8 };
     IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address))
@@ -287,10 +321,13 @@ struct Saved {
     origin: u8,
     rule: Option<String>,
     packets: u64,
+    /// Of a ban of the LAN layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
 }
 
 /// Every ban as the file holds it.
-pub fn to_save(shared: &Shared) -> io::Result<Vec<u8>> {
+pub fn to_save(shared: &Shared, condemner: &Condemner) -> io::Result<Vec<u8>> {
     let clock = WallClock::sample();
     let millis = |time: u64| {
         let since = clock.time(time).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -310,6 +347,7 @@ pub fn to_save(shared: &Shared) -> io::Result<Vec<u8>> {
             origin: ban.origin,
             rule: slots.name_of(ban.rule).map(str::to_owned),
             packets: ban.packets,
+            cause: cause(&ban, &key, condemner),
         })
         .collect();
     Ok(serde_json::to_vec(&saved)?)
@@ -339,8 +377,8 @@ pub fn save(text: &[u8], path: &Path, before: Option<u64>) -> io::Result<u64> {
 }
 
 /// Puts the bans of `path` into the table, those it already holds excepted. Gives how many, or what is wrong with the file:
-/// then it is set aside under another name, not overwritten.
-pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::Error)> {
+/// then it is set aside under another name, not overwritten. Causes of all of them go to `condemner`.
+pub fn restore(shared: &mut Shared, path: &Path, condemner: &Condemner) -> Result<usize, (PathBuf, io::Error)> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -373,10 +411,14 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
             padding2: 0,
         };
         let no_overwrite = 1;
+        let key = BanKey::new(&address, length);
+        if let Some(cause) = saved.cause.filter(|_| ban.until > now) {
+            condemner.remember(key, ban.until, cause);
+        }
         if ban.until > now
             && length >= shortest(&address).0
             && use_length(shared, prefix, address.is_v4(), length).is_ok()
-            && shared.bans.insert(BanKey::new(&address, length), ban, no_overwrite).is_ok()
+            && shared.bans.insert(key, ban, no_overwrite).is_ok()
         {
             restored += 1;
         }
@@ -384,10 +426,19 @@ pub fn restore(shared: &mut Shared, path: &Path) -> Result<usize, (PathBuf, io::
     Ok(restored)
 }
 
-/// Puts bans of a table that was made anew into its successor. Gives how many did not fit.
+/// Puts bans of a table that was made anew into its successor, except where that has a longer one by now. Gives how many did
+/// not fit.
 pub fn carry_over(shared: &mut Shared, bans: &[(BanKey, Ban)]) -> usize {
     let now = now();
-    bans.iter().filter(|(key, ban)| ban.until > now && shared.bans.insert(key, ban, 0).is_err()).count()
+    let mut left_out = 0;
+    for (key, ban) in bans.iter().filter(|(_, ban)| ban.until > now) {
+        let found = shared.bans.get(key, 0);
+        if found.is_ok_and(|found| found.until >= ban.until) {
+            continue;
+        }
+        left_out += usize::from(shared.bans.insert(key, ban, 0).is_err());
+    }
+    left_out
 }
 
 /// What the kernel's tables call an address, for those who look one up.

@@ -1,5 +1,7 @@
 //! `portcullis check`: says what is wrong with a configuration, what it would do, and what it needs. Touches nothing.
 
+mod apis;
+
 use std::{
     collections::{BTreeSet, HashMap},
     io::{self, Write},
@@ -31,6 +33,8 @@ pub(super) struct Checked {
     pub interfaces: Vec<String>,
     pub prefixes: usize,
     pub rates: usize,
+    /// What becomes of each API, in one line.
+    pub apis: Vec<String>,
 }
 
 pub fn check(_paths: &Paths, args: CheckArgs) -> Result<ExitCode> {
@@ -46,6 +50,9 @@ pub fn check(_paths: &Paths, args: CheckArgs) -> Result<ExitCode> {
 fn print(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
     for warning in &checked.warnings {
         writeln!(out, "warning: {warning}")?;
+    }
+    for api in &checked.apis {
+        writeln!(out, "{api}")?;
     }
     let memory = checked.kernel_memory.unwrap_or(0).div_ceil(1 << 20);
     writeln!(
@@ -71,6 +78,7 @@ fn judge(path: &Path, overrides: &Overrides) -> (Checked, String) {
                 interfaces: Vec::new(),
                 prefixes: 0,
                 rates: 0,
+                apis: Vec::new(),
             };
             (checked, report)
         }
@@ -84,6 +92,7 @@ fn accepted(config: &Config) -> Checked {
         warnings.extend(lockout::would_drop(config, &session));
     }
     warnings.extend(shadowed(config));
+    warnings.extend(apis::warnings(config));
     Checked {
         ok: true,
         errors: Vec::new(),
@@ -92,6 +101,7 @@ fn accepted(config: &Config) -> Checked {
         interfaces: config.interfaces.clone(),
         prefixes: config.dmz.lists.iter().map(|list| list.prefixes.len()).sum(),
         rates: config.dmz.rates.len(),
+        apis: config.apis.iter().map(apis::summary).collect(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use firewall_common::policy;
 
-use super::{bans, error::CoreError, offloads, rollback::Before};
+use super::{bans, condemn::Condemner, error::CoreError, exempt::Exempt, offloads, rollback::Before};
 use crate::{
     config::{self, Config, OnAgentExit, Overrides, XdpMode},
     control::api,
@@ -25,6 +25,7 @@ use crate::{
         Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
+    gateway::Gateway,
     host::{
         addresses::{self, Guarded},
         interface::Interface,
@@ -52,6 +53,9 @@ pub struct Core {
     pub guarded: Guarded,
     pub names: SharedNames,
     pub sinks: Arc<Sinks>,
+    /// Needs no core: whoever has a clone may use it while this one is busy.
+    pub condemner: Condemner,
+    pub gateway: Gateway,
     pub reloads: api::Reloads,
     pub started: Instant,
     /// Until when the policy must be confirmed, and what was there before.
@@ -91,11 +95,14 @@ impl Core {
         let mut shared = Shared::open(&paths.pins(), random_seed())?;
         shared.set_slots(&slots, &compiled.slots)?;
         let left_out = bans::carry_over(&mut shared, &adopted.bans);
+        let condemner = Condemner::start(shared.ban_table()?, Arc::clone(&sinks)).map_err(CoreError::Thread)?;
         let before = Before::capture(&paths.pins());
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
+            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none()),
             sinks,
+            condemner,
             reloads: api::Reloads::default(),
             started: Instant::now(),
             confirm: confirm.map(|within| (Instant::now() + within, Before::capture(&paths.pins()))),
@@ -121,12 +128,13 @@ impl Core {
             instance,
         };
         core.refresh_guarded()?;
-        match bans::restore(&mut core.shared, &core.paths.bans()) {
+        match bans::restore(&mut core.shared, &core.paths.bans(), &core.condemner) {
             Ok(0) => {}
             Ok(restored) => tracing::info!("{restored} bans restored from {}", core.paths.bans().display()),
             Err((path, error)) => core.warn("bans", Some(format!("{}: bans not restored: {error}", path.display()))),
         }
         core.lift_protected()?;
+        core.publish_exempt()?;
         core.publish_names();
         core.warn_of_bans(left_out);
         if let Err(error) = core.attach_all(&interfaces) {
@@ -135,9 +143,19 @@ impl Core {
             core.restore_offloads();
             return Err(error);
         }
+        let generation = core.compiled.policy.generation;
+        let served = core.gateway.prepare(&core.config, generation).and_then(|policy| core.gateway.commit(policy));
+        if let Err(error) = served {
+            core.gateway.withdraw();
+            before.restore(&mut core.links);
+            core.restore_offloads();
+            return Err(error.into());
+        }
         drop(before);
         adopted.keep();
         core.settle(compiled)?;
+        let gateway = core.gateway.reputation();
+        core.condemner.on_unban(move |prefix| gateway.forget(prefix));
         Ok(core)
     }
 
@@ -186,24 +204,36 @@ impl Core {
         let late = (config.metrics, config.control_group.clone()) != self.bound;
         let late =
             late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
+        let same_apis = config.apis == self.config.apis
+            && config.gateway == self.config.gateway
+            && config.reputation == self.config.reputation;
         let same_place = config.interfaces == self.config.interfaces
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
             && config.dmz.tables == self.config.dmz.tables;
-        if compiled == self.compiled && same_place {
-            self.config = config;
-            self.warn("restart", late);
-            return Ok(events.is_some());
+        let unchanged = compiled == self.compiled && same_place && same_apis;
+        if !unchanged {
+            compiled.policy.generation = generation.wrapping_add(1);
         }
-        compiled.policy.generation = generation.wrapping_add(1);
-        if let Err(error) = self.swap(config, compiled, &interfaces) {
-            if let Some(Err(back)) = events.map(|events| self.sinks.reconfigure(&events)) {
+        // Certificates may have changed even so. What can fail of the gateway fails before anything changes.
+        let prepared = self.gateway.prepare(&config, compiled.policy.generation).map_err(CoreError::from);
+        let swapped = prepared.and_then(|prepared| {
+            if unchanged {
+                self.config = config;
+                self.publish_exempt()?;
+            } else {
+                self.swap(config, compiled, &interfaces)?;
+            }
+            Ok(self.gateway.commit(prepared)?)
+        });
+        if let Err(error) = swapped {
+            if let Some(Err(back)) = events.as_ref().map(|events| self.sinks.reconfigure(events)) {
                 tracing::error!("events do not go where they went before: {back}");
             }
             return Err(error);
         }
         self.warn("restart", late);
-        Ok(true)
+        Ok(!unchanged || events.is_some())
     }
 
     fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
@@ -223,8 +253,11 @@ impl Core {
         let mut old_shared = None;
         if resized {
             let fresh = Shared::open(&self.paths.pins(), random_seed())?;
-            old_shared = Some(std::mem::replace(&mut self.shared, fresh));
-            let left_out = bans::carry_over(&mut self.shared, &adopted.bans);
+            // Read only now: what the LAN layer asks for from here on goes into both.
+            self.condemner.add_table(fresh.ban_table()?);
+            let old = std::mem::replace(&mut self.shared, fresh);
+            let left_out = bans::carry_over(&mut self.shared, old.all_bans().as_ref().unwrap_or(&adopted.bans));
+            old_shared = Some(old);
             self.warn_of_bans(left_out);
         }
         let old_config = std::mem::replace(&mut self.config, config);
@@ -237,6 +270,7 @@ impl Core {
             self.config = old_config;
             self.compiled = old_compiled;
             if let Some(old) = old_shared {
+                self.condemner.keep_first_table();
                 self.shared = old;
             }
             drop(adopted);
@@ -250,8 +284,10 @@ impl Core {
         self.warn("links", None);
         // Bans set in the old table while the new one was filled.
         if let Some(old) = old_shared {
+            self.condemner.keep_last_table();
             bans::carry_over(&mut self.shared, &old.all_bans()?);
         }
+        self.publish_exempt()?;
         self.settle(compiled)
     }
 
@@ -387,7 +423,21 @@ impl Core {
             (fit < guarded.len()).then(|| format!("only {fit} of {} own addresses are protected", guarded.len()));
         self.warn("guarded", too_many);
         self.guarded = guarded;
+        self.publish_exempt()?;
         self.lift_protected()
+    }
+
+    /// Tells the LAN layer whom not to ban, and lifts bans of its own that hit them.
+    fn publish_exempt(&mut self) -> Result<(), CoreError> {
+        let Config { apis, dmz, reputation, .. } = &self.config;
+        let monitor = [dmz.mode, reputation.mode].contains(&config::Mode::Monitor);
+        let proxies: Vec<_> = apis.iter().flat_map(|api| api.trusted_proxies.iter().copied()).collect();
+        self.condemner.spare(Exempt::new(&self.guarded, &dmz.lists, &proxies, monitor));
+        for prefix in bans::lift_exempt(&mut self.shared, &self.condemner.exempt())? {
+            tracing::warn!("the ban of {prefix} is lifted: it would hit an address that is never banned");
+            self.bans_dirty = true;
+        }
+        Ok(())
     }
 
     /// Lifts bans of addresses that must not be banned: they have become so since, or the file of bans is of another place.
@@ -405,7 +455,8 @@ impl Core {
     pub fn confirm(&mut self) -> Result<(), CoreError> {
         let Some(pending) = self.confirm.take() else { return Ok(()) };
         let result = find_interfaces(&self.config.interfaces, &self.config.interfaces)
-            .and_then(|interfaces| self.attach_all(&interfaces));
+            .and_then(|interfaces| self.attach_all(&interfaces))
+            .and_then(|()| Ok(self.gateway.confirm()?));
         if result.is_err() {
             self.confirm = Some(pending);
         }
@@ -429,6 +480,7 @@ impl Core {
     /// Goes back to what was there before an unconfirmed start.
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
+            self.gateway.withdraw();
             before.restore(&mut self.links);
             self.restore_offloads();
         }

@@ -21,6 +21,7 @@ use crate::{
         syscall::detach_pinned,
     },
     paths::Paths,
+    steering,
 };
 
 /// For the agent to save its bans and to write what events it has.
@@ -33,6 +34,8 @@ pub(super) struct Detached {
     pub stopped_agent: Option<u32>,
     pub links: usize,
     pub maps: usize,
+    /// Network namespaces whose connections were steered.
+    pub steered: usize,
     /// Offloads that could not be switched on again.
     pub warnings: Vec<String>,
 }
@@ -49,8 +52,16 @@ fn print(out: &mut dyn Write, detached: &Detached) -> io::Result<()> {
     for warning in &detached.warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    if detached.steered > 0 {
+        let plural = if detached.steered == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "NOT STEERING: applications answer for themselves in {} network namespace{plural}",
+            detached.steered
+        )?;
+    }
     if detached.links == 0 && detached.maps == 0 {
-        return writeln!(out, "nothing of ours is in the kernel");
+        return if detached.steered > 0 { Ok(()) } else { writeln!(out, "nothing of ours is in the kernel") };
     }
     writeln!(out, "NOT FILTERING: detached from {} interfaces, removed {} maps", detached.links, detached.maps)
 }
@@ -64,6 +75,8 @@ fn remove_everything(paths: &Paths) -> Result<Detached> {
         let _gone = detach_pinned(&pin.path);
         pin.remove().with_context(|| pin.path.display().to_string())?;
     }
+    // Before the last maps: they make way for the directory.
+    detached.steered = steering::remove_all(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.maps = shared::remove_pins(&paths.pins()).with_context(|| paths.pins().display().to_string())?;
     detached.warnings = offloads::restore(paths, &[]).iter().map(ToString::to_string).collect();
     Ok(detached)

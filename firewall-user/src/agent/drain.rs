@@ -13,7 +13,7 @@ use firewall_common::event::EventAction;
 
 use super::core::SharedNames;
 use crate::events::{
-    Sinks,
+    Recorder,
     kernel::{WallClock, read, record},
 };
 
@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_millis(20);
 pub(super) struct Drain {
     pub ring: RingBuf<MapData>,
     pub names: SharedNames,
-    pub sinks: Arc<Sinks>,
+    pub recorder: Recorder,
     /// Set when the kernel banned somebody.
     pub banned: Arc<AtomicBool>,
 }
@@ -50,7 +50,8 @@ impl Drain {
             if event.action == EventAction::Ban as u8 {
                 self.banned.store(true, Ordering::Relaxed);
             }
-            self.sinks.send(record(&event, &names, clock));
+            self.recorder.push(record(&event, &names, clock));
         }
+        self.recorder.flush();
     }
 }

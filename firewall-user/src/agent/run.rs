@@ -30,6 +30,7 @@ use crate::{
     cli::RunArgs,
     config::{self, OnAgentExit},
     control::{self, api::Agent as _},
+    events::Recorder,
     host::{session, watch::Changes},
     metrics,
     paths::Paths,
@@ -41,6 +42,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(200);
 
 pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
+    raise_descriptors();
     let filter = if args.trace { "info,portcullis_ebpf=debug" } else { "info" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
@@ -98,6 +100,14 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
     }
 }
 
+/// A connection takes a descriptor, or two: as many as the system allows.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _as_they_are = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 fn control_group(name: Option<&str>) -> Result<Option<nix::unistd::Gid>> {
     let Some(name) = name else { return Ok(None) };
     let group = nix::unistd::Group::from_name(name).with_context(|| format!("group `{name}` of the control socket"))?;
@@ -120,17 +130,18 @@ async fn serve(
     group: Option<nix::unistd::Gid>,
     scraped: Option<std::net::TcpListener>,
 ) -> Result<ExitCode> {
-    let banned = Arc::new(AtomicBool::new(false));
     let mut files = Files::default();
-    let drain = {
+    let (drain, banned) = {
         let core = service.core();
+        let banned: Arc<AtomicBool> = core.condemner.changed();
         files.watch(core.files(), core.read_at);
-        Drain {
+        let drain = Drain {
             ring: core.shared.events()?,
             names: Arc::clone(&core.names),
-            sinks: Arc::clone(&core.sinks),
+            recorder: Recorder::new(Arc::clone(&core.sinks)),
             banned: Arc::clone(&banned),
-        }
+        };
+        (drain, banned)
     };
     spawn("events", async move {
         drain.run().await;
@@ -152,6 +163,7 @@ async fn serve(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     announce(&service);
+    probe(&service.core());
     loop {
         let wake = tokio::select! {
             _ = stop.0.recv() => Wake::Stop,
@@ -187,6 +199,20 @@ async fn serve(
                 }
             }
         }
+    }
+    let drainage = {
+        let mut core = service.core();
+        core.gateway.withdraw();
+        core.gateway.drainage()
+    };
+    tokio::select! {
+        left = drainage.wait() => {
+            if left > 0 {
+                tracing::warn!("{left} connections did not end in time and are cut off");
+            }
+        }
+        _ = stop.0.recv() => tracing::warn!("told to stop once more: connections are cut off"),
+        _ = stop.1.recv() => tracing::warn!("told to stop once more: connections are cut off"),
     }
     let service = Arc::clone(&service);
     spawn_blocking(move || shut_down(&service)).await?;
@@ -238,6 +264,12 @@ fn look_around(core: &mut Core) {
     core.warn("host", result.err().map(|error| error.to_string()));
 }
 
+/// Proves that steered ports lead to us. It waits for connections, so not with the core held.
+fn probe(core: &Core) {
+    let probes = core.gateway.probes();
+    let _tried_again = std::thread::Builder::new().name("probes".to_owned()).spawn(move || probes.run());
+}
+
 /// `true` if the policy was taken back.
 fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     let mut core = service.core();
@@ -247,8 +279,10 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         return true;
     }
     if sweep {
+        probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
+        core.condemner.sweep(bans::now());
         if let Err(error) = bans::sweep(&mut core.shared) {
             core.warn("bans", Some(format!("bans cannot be swept: {error}")));
         }
@@ -256,7 +290,7 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     if banned || sweep || core.bans_dirty {
         core.bans_dirty = false;
         let (path, before) = (core.paths.bans(), core.bans_saved);
-        let text = bans::to_save(&core.shared);
+        let text = bans::to_save(&core.shared, &core.condemner);
         // The disk may be slow, and others wait for the core.
         drop(core);
         let saved = text.and_then(|text| bans::save(&text, &path, before));
@@ -274,7 +308,9 @@ fn shut_down(service: &Service) {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
-    let text = bans::to_save(&core.shared);
+    core.gateway.stop();
+    core.condemner.settle(Duration::from_secs(1));
+    let text = bans::to_save(&core.shared, &core.condemner);
     if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }

@@ -79,6 +79,7 @@ impl api::Agent for Service {
             capacity: core.config.dmz.tables.bans,
         };
         let lasts = Duration::from_secs(request.seconds);
+        let _pause = core.condemner.pause();
         let ban = bans::set(&mut core.shared, &limits, request.prefix, lasts).map_err(refuse)?;
         core.bans_dirty = true;
         describe(core, request.prefix, &ban)
@@ -86,7 +87,13 @@ impl api::Agent for Service {
 
     fn unban(&self, prefix: IpNet) -> Result<api::Ban, Refusal> {
         let mut core = self.core();
+        let condemner = core.condemner.clone();
+        // Before it is lifted: the next request must not be the one too many.
+        condemner.forget(prefix);
+        condemner.settle(Duration::from_millis(100));
+        let pause = condemner.pause();
         let ban = bans::lift(&mut core.shared, prefix).map_err(refuse)?;
+        drop(pause);
         core.bans_dirty = true;
         describe(&core, prefix, &ban)
     }
@@ -101,7 +108,7 @@ impl api::Agent for Service {
             .map_err(refuse)?
             .iter()
             .filter(|(_, ban)| ban.until > now)
-            .map(|(key, ban)| bans::describe(key, ban, &slots, clock))
+            .map(|(key, ban)| bans::describe(key, ban, &slots, clock, &core.condemner))
             .collect();
         bans.sort_by_key(|ban| ban.prefix);
         Ok(bans)
@@ -146,7 +153,7 @@ fn describe(core: &Core, prefix: IpNet, ban: &firewall_common::ban::Ban) -> Resu
     let (address, length) = prefix_key(&prefix);
     let key = firewall_common::ban::BanKey::new(&address, length);
     let slots = core.shared.slots().map_err(refuse)?;
-    Ok(bans::describe(&key, ban, &slots, WallClock::sample()))
+    Ok(bans::describe(&key, ban, &slots, WallClock::sample(), &core.condemner))
 }
 
 fn rule_count(counters: &[Counter], slots: &Slots, name: &str) -> Count {
@@ -201,6 +208,8 @@ fn status(core: &mut Core) -> api::Status {
         reasons: reasons.collect(),
         rules: rules(core, &counters),
         tables: tables(core),
+        apis: core.gateway.status(),
+        sentences: core.condemner.outcomes().map(|(outcome, count)| (outcome.to_owned(), count)).collect(),
         events: api::EventCounts {
             delivered: sinks.delivered,
             sampled: at(Tally::EventSampled as u32).packets,

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::table::{Table, bytes, seconds};
-use crate::control::api::{Ban, Count, Interface, List, Reloaded, Status};
+use crate::control::api::{Ban, Cause, Count, Interface, List, Reloaded, Requests, Status, Steering};
 
 /// Reasons, and rules, that `status` shows.
 const TOP: usize = 10;
@@ -49,6 +49,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     packets.print(out, "")?;
     reasons(out, status)?;
     rules(out, status)?;
+    apis(out, status)?;
     footer(out, status)
 }
 
@@ -72,6 +73,10 @@ fn headline(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     if monitor && missing.len() < status.interfaces.len() && !missing.is_empty() {
         writeln!(out, "MONITORING ONLY: nothing is dropped")?;
+    }
+    for api in status.apis.iter().filter(|api| !api.protected) {
+        let problem = api.problem.as_deref().unwrap_or("nobody knows why");
+        writeln!(out, "NOT PROTECTED: {}: {}", printable(&api.name), printable(problem))?;
     }
     if let Some(left) = status.confirm_within_seconds {
         writeln!(out, "NOT CONFIRMED: the policy is taken back in {} without `portcullis confirm`", seconds(left))?;
@@ -120,6 +125,44 @@ fn rules(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     section(out, &table, rules.len())
 }
 
+/// What the LAN layer protects, what it refused there, and how connections came to it.
+fn apis(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    let mut apis =
+        Table::new(["API", "ENTRY", "TLS", "MODE", "STATE", ">OPEN", ">PASSED", ">REFUSED", ">MONITORED", ">FAILED"]);
+    let mut reasons = Vec::new();
+    let mut steering = Table::new(["STEERED", ">CONNECTIONS", ">EXEMPT", ">GONE, OPEN", ">GONE, CLOSED", "PROBE"]);
+    for api in &status.apis {
+        let name = printable(&api.name);
+        let Requests { passed, refused, monitored, failed } = api.traffic.requests;
+        apis.row([
+            name.clone(),
+            printable(&api.entry),
+            if api.tls { "yes" } else { "no" }.to_owned(),
+            api.mode.clone(),
+            if api.protected { "protected" } else { "NOT PROTECTED" }.to_owned(),
+            api.traffic.connections.open.to_string(),
+            passed.to_string(),
+            refused.to_string(),
+            monitored.to_string(),
+            failed.to_string(),
+        ]);
+        reasons.extend(api.traffic.reasons.iter().map(|(reason, count)| (*count, reason.clone(), name.clone())));
+        if let Some(Steering { steered, exempt, gone_open, gone_closed, probe }) = &api.steering {
+            let counts = [steered, exempt, gone_open, gone_closed].map(u64::to_string);
+            let [steered, exempt, gone_open, gone_closed] = counts;
+            steering.row([name, steered, exempt, gone_open, gone_closed, printable(probe)]);
+        }
+    }
+    section(out, &apis, 0)?;
+    reasons.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
+    let mut table = Table::new(["REQUESTS AGAINST", "API", ">COUNT"]);
+    for (count, reason, api) in reasons.iter().take(TOP) {
+        table.row([reason.clone(), api.clone(), count.to_string()]);
+    }
+    section(out, &table, reasons.len())?;
+    section(out, &steering, 0)
+}
+
 /// `table` below a blank line, unless it is empty; `all` is how many rows there would be.
 fn section<const COLUMNS: usize>(out: &mut dyn Write, table: &Table<COLUMNS>, all: usize) -> io::Result<()> {
     if table.is_empty() {
@@ -148,6 +191,11 @@ fn footer(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if events.lost_kernel > 0 || events.lost_sink > 0 {
         writeln!(out, "EVENTS LOST {} in the kernel, {} at a sink", events.lost_kernel, events.lost_sink)?;
     }
+    let sentences: Vec<_> = status.sentences.iter().filter(|(_, count)| **count > 0).collect();
+    if !sentences.is_empty() {
+        let sentences: Vec<_> = sentences.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        writeln!(out, "reputation  bans asked for: {}", sentences.join(", "))?;
+    }
     let reloads = &status.reloads;
     write!(out, "reloads     {} done, {} failed", reloads.succeeded, reloads.failed)?;
     match &reloads.last {
@@ -175,14 +223,19 @@ pub(super) fn bans(out: &mut dyn Write, bans: &[Ban]) -> io::Result<()> {
     if bans.is_empty() {
         return writeln!(out, "no bans");
     }
-    let mut table = Table::new(["PREFIX", "BY", "SINCE", ">LEFT", ">PACKETS"]);
+    let mut table = Table::new(["PREFIX", "BY", "WHY", "SINCE", ">LEFT", ">PACKETS"]);
     for ban in bans {
-        let by = match &ban.rule {
-            Some(rule) => format!("{} {}", ban.origin, printable(rule)),
-            None => ban.origin.clone(),
+        let why = match (&ban.rule, &ban.cause) {
+            (_, Some(Cause { api, reason, score, .. })) => {
+                format!("{} {}, score {score} at {}", ban.origin, printable(reason), printable(api))
+            }
+            (Some(rule), None) => format!("{} {}", ban.origin, printable(rule)),
+            (None, None) if ban.layer == ban.origin => "-".to_owned(),
+            (None, None) => ban.origin.clone(),
         };
         let left = seconds(ban.remaining_seconds);
-        table.row([ban.prefix.to_string(), by, ban.since.clone(), left, ban.packets.to_string()]);
+        let (prefix, packets) = (ban.prefix.to_string(), ban.packets.to_string());
+        table.row([prefix, ban.layer.clone(), why, ban.since.clone(), left, packets]);
     }
     table.print(out, "")
 }
@@ -295,8 +348,31 @@ mod tests {
     }
 
     #[test]
+    fn shows_apis_and_those_that_are_not_protected() {
+        let mut status = sample();
+        let whole = text(&status);
+        assert!(!whole.contains("NOT PROTECTED"), "{whole}");
+        for expected in [
+            "API   ENTRY         TLS  MODE     STATE",
+            "shop  8080 steered  yes  enforce  protected  100",
+            "REQUESTS AGAINST  API   COUNT\npath-above-root   shop      5\n",
+            "STEERED  CONNECTIONS",
+            "reputation  bans asked for: ",
+        ] {
+            assert!(whole.contains(expected), "{expected}\n{whole}");
+        }
+        status.apis[0].protected = false;
+        status.apis[0].problem = Some("nothing is steered\u{1b}".to_owned());
+        let whole = text(&status);
+        assert!(whole.contains("\nNOT PROTECTED: shop: nothing is steered\u{fffd}\n"), "{whole}");
+        assert!(whole.contains("shop  8080 steered  yes  enforce  NOT PROTECTED"), "{whole}");
+    }
+
+    #[test]
     fn leaves_out_what_never_happened() {
         let mut status = sample();
+        status.apis.clear();
+        status.sentences.clear();
         status.reasons.iter_mut().for_each(|reason| {
             reason.dropped = Count::default();
             reason.monitored = Count::default();
@@ -305,7 +381,17 @@ mod tests {
         status.events.lost_kernel = 0;
         status.events.lost_sink = 0;
         let text = text(&status);
-        for absent in ["REASON", "RULE", "EVENTS LOST", "NOT CONFIRMED", "LAST RELOAD FAILED"] {
+        for absent in [
+            "API",
+            "STEERED",
+            "AGAINST",
+            "reputation",
+            "REASON",
+            "RULE",
+            "EVENTS LOST",
+            "NOT CONFIRMED",
+            "LAST RELOAD FAILED",
+        ] {
             assert!(!text.contains(absent), "{absent}\n{text}");
         }
     }
@@ -316,14 +402,31 @@ mod tests {
         bans(&mut out, &[]).unwrap();
         let ban = Ban {
             prefix: "2001:db8::/64".parse().unwrap(),
+            layer: "dmz".to_owned(),
             origin: "rate".to_owned(),
             rule: Some("per-client".to_owned()),
             since: "2023-11-14T22:13:20.000Z".to_owned(),
             until: "2023-11-14T22:14:20.000Z".to_owned(),
             remaining_seconds: 42,
             packets: 7,
+            cause: None,
         };
         bans(&mut out, std::slice::from_ref(&ban)).unwrap();
+        let cause = Cause { api: "shop".to_owned(), reason: "path-above-root".to_owned(), score: 104, offences: 2 };
+        let of = |layer: &str, origin: &str, cause| Ban {
+            layer: layer.to_owned(),
+            origin: origin.to_owned(),
+            rule: None,
+            cause,
+            ..ban.clone()
+        };
+        let others = [
+            of("lan", "reputation", Some(cause)),
+            of("lan", "reputation", None),
+            of("dmz", "rate", None),
+            of("operator", "operator", None),
+        ];
+        bans(&mut out, &others).unwrap();
         let list = List {
             name: "drop-list".to_owned(),
             action: "block".to_owned(),
@@ -341,8 +444,13 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "no bans\n\
-             PREFIX         BY               SINCE                     LEFT  PACKETS\n\
-             2001:db8::/64  rate per-client  2023-11-14T22:13:20.000Z   42s        7\n\
+             PREFIX         BY   WHY              SINCE                     LEFT  PACKETS\n\
+             2001:db8::/64  dmz  rate per-client  2023-11-14T22:13:20.000Z   42s        7\n\
+             PREFIX         BY        WHY                                            SINCE                     LEFT  PACKETS\n\
+             2001:db8::/64  lan       reputation path-above-root, score 104 at shop  2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  lan       reputation                                     2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  dmz       rate                                           2023-11-14T22:13:20.000Z   42s        7\n\
+             2001:db8::/64  operator  -                                              2023-11-14T22:13:20.000Z   42s        7\n\
              LIST       ACTION  MODE     PREFIXES  PACKETS  BYTES\n\
              drop-list  block   enforce         3        5  300 B\n\
              203.0.113.7 is in 0 of 1 lists\n\

@@ -1,10 +1,20 @@
 //! `[[api]]`, `[gateway]` and `[reputation]`: what the LAN layer protects, and how.
+//!
+//! Files of certificates and keys are named here, and read by [`crate::gateway::tls`].
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod clash;
+mod lower;
+mod protocol;
+mod settings;
+mod words;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
 use super::Mode;
+pub(super) use lower::lower;
+pub(super) use settings::{gateway, reputation};
 
 /// An API behind the gateway.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +41,8 @@ pub struct Api {
 pub enum Entry {
     /// The kernel hands over connections to these ports; requests go to where the client wanted to go.
     Steered(Steered),
-    /// The agent listens itself.
+    /// The agent listens itself. No two addresses of all APIs overlap, which counts on `[::]` taking IPv6 alone; none is
+    /// IPv4 in IPv6 notation. `listen` is not empty.
     Proxy { listen: Vec<SocketAddr>, upstream: Upstream },
 }
 
@@ -39,7 +50,7 @@ pub enum Entry {
 pub struct Steered {
     /// Not empty, no duplicates; no other API of the same network namespace has one of them.
     pub ports: Vec<u16>,
-    /// Path of the network namespace; the agent's own without it.
+    /// Absolute path of the network namespace; the agent's own without it.
     pub netns: Option<PathBuf>,
     pub on_agent_exit: OnExit,
     pub existing: Existing,
@@ -68,7 +79,7 @@ pub enum Existing {
 /// Where a reverse proxy sends requests: `http://host[:port]` or `https://host[:port]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// A name or an address, without brackets.
+    /// A name in lower case or an address, without brackets.
     pub host: String,
     pub port: u16,
     pub tls: Option<UpstreamTls>,
@@ -79,7 +90,7 @@ pub struct Upstream {
 pub struct UpstreamTls {
     /// PEM file of authorities; the system's without it.
     pub ca: Option<PathBuf>,
-    /// The name its certificate must have; the host of the URL, or of the request if steered, without it.
+    /// The name in lower case, or the address without brackets, that its certificate must have; the host of the URL, or of the request if steered, without it.
     pub server_name: Option<String>,
 }
 
@@ -108,10 +119,17 @@ pub struct Tls {
 }
 
 /// PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Certificate {
+    /// The certificate itself first, then its issuers.
     pub chain: PathBuf,
     pub key: PathBuf,
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.chain.display().fmt(f)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +151,8 @@ pub struct ClientCertificates {
 pub struct Protocol {
     /// In upper case as they are sent; `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`, `OPTIONS` by default.
     pub methods: Vec<String>,
-    /// Names in lower case, `*.example.com` for names below, without ports. Empty: every host.
+    /// Names in lower case, `*.example.com` for names below, without ports; IPv6 addresses in brackets, in their canonical
+    /// form. Empty: every host.
     pub hosts: Vec<String>,
     /// Media types in lower case, without parameters, `type/*` for all of a type. Empty: every type.
     pub content_types: Vec<String>,

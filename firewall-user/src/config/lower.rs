@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Services, Tables, XdpMode,
-    list, rate,
+    Config, Dmz, EventFile, Events, Exposure, Hygiene, MODES, Mode, OnAgentExit, Overrides, Quic, Services, Tables,
+    XdpMode, api, list, rate,
     raw::{Table, Value},
     report::{Invalid, Problem, Source, quoted},
     size,
@@ -43,7 +43,7 @@ const REFLECTION_PORTS: &[u16] = &[
     11_211, // memcached
 ];
 
-/// `files` holds the configuration's own path and gets those of list files.
+/// `files` holds the configuration's own path and gets those of all files it names.
 pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, overrides: &Overrides) -> Config {
     let interfaces = interfaces(&root, overrides);
     let xdp_mode = root.choice(
@@ -57,14 +57,31 @@ pub(super) fn lower(root: Table<'_>, folder: &Path, mut files: Vec<PathBuf>, ove
         OnAgentExit::Keep,
     );
     let dmz = dmz(root.table("dmz"), folder, &mut files);
-    let events = events(root.table("events"), folder, &files);
     let metrics = metrics(root.table("metrics"));
+    let apis = api::lower(&root, folder, &mut files, metrics.as_ref());
+    let gateway = api::gateway(root.table("gateway"));
+    let reputation = api::reputation(root.table("reputation"));
+    let events = events(root.table("events"), folder, &files);
     let control_group = control_group(root.table("control"));
     root.finish();
     let mut seen = HashSet::new();
     files.retain(|file| seen.insert(file.clone()));
     let read_at = std::time::SystemTime::now();
-    Config { files, read_at, interfaces, xdp_mode, on_agent_exit, dmz, events, metrics, control_group }
+    let metrics = metrics.map(|(address, _)| address);
+    Config {
+        files,
+        read_at,
+        interfaces,
+        xdp_mode,
+        on_agent_exit,
+        dmz,
+        events,
+        metrics,
+        control_group,
+        apis,
+        gateway,
+        reputation,
+    }
 }
 
 /// Names of one kind of thing, each unique.
@@ -180,13 +197,14 @@ fn dmz(table: Table<'_>, folder: &Path, files: &mut Vec<PathBuf>) -> Dmz {
     }
     let exposure =
         expose.map(|value| Exposure { mode: expose_mode, services: services(value.items().unwrap_or_default()) });
+    let quic = table.choice("quic", &[("drop", Quic::Drop), ("pass", Quic::Pass)], Quic::Drop);
     let lists = list::lower(&table, folder, files);
     let hygiene = hygiene(table.table("hygiene"));
     let size = size::lower(&table);
     let rates = rate::lower(&table);
     let tables = tables(table.table("tables"));
     table.finish();
-    Dmz { mode, exposure, lists, hygiene, size, rates, tables }
+    Dmz { mode, exposure, quic, lists, hygiene, size, rates, tables }
 }
 
 fn hygiene(table: Table<'_>) -> Hygiene {
@@ -270,9 +288,10 @@ fn event_file(value: Value<'_>, folder: &Path) -> Option<EventFile> {
     Some(EventFile { path: path?, max_size, keep })
 }
 
-fn metrics(table: Table<'_>) -> Option<SocketAddr> {
+/// The address, and its place.
+fn metrics(table: Table<'_>) -> Option<(SocketAddr, Range<usize>)> {
     let listen = table.get("listen").and_then(|value| {
-        value.parsed(|text| {
+        let address = value.parsed(|text| {
             let quoted = quoted(text);
             let address: SocketAddr = text.parse().map_err(|_| {
                 Invalid::new(format!("{quoted} is no address with a port")).help("`127.0.0.1:9477` or `[::1]:9477`")
@@ -286,7 +305,8 @@ fn metrics(table: Table<'_>) -> Option<SocketAddr> {
                 return Err(Invalid::new(format!("{quoted} has no port to find it by")).help("`127.0.0.1:9477`"));
             }
             Ok(address)
-        })
+        })?;
+        Some((address, value.span))
     });
     table.finish();
     listen

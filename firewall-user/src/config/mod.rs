@@ -100,7 +100,7 @@ fn parse(name: &str, text: &str, folder: &Path, files: Vec<PathBuf>, overrides: 
 }
 
 /// The bytes of a regular file, unless there are more than `limit`; otherwise why not. Does not wait for anybody.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     // A pipe that nobody writes to must not hold up the agent; a file ignores this.
     let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = open.map_err(|error| error.to_string())?;
@@ -122,7 +122,8 @@ const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("monitor", Mode::M
 /// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Every file that was read, the configuration itself first; none for the defaults.
+    /// Every file that was read, the configuration itself first, and those of certificates and keys, which are read later;
+    /// none for the defaults.
     pub files: Vec<PathBuf>,
     /// When reading them began: what changed since then may not be in it.
     pub read_at: SystemTime,
@@ -136,6 +137,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Group whose members may use the control socket beside root.
     pub control_group: Option<String>,
+    pub apis: Vec<api::Api>,
+    pub gateway: api::Gateway,
+    pub reputation: api::Reputation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,11 +170,21 @@ pub enum Mode {
 pub struct Dmz {
     pub mode: Mode,
     pub exposure: Option<Exposure>,
+    pub quic: Quic,
     pub lists: Vec<List>,
     pub hygiene: Hygiene,
     pub size: Size,
     pub rates: Vec<Rate>,
     pub tables: Tables,
+}
+
+/// What becomes of UDP to ports where the gateway inspects TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quic {
+    /// Dropped, replies excepted.
+    Drop,
+    /// Judged as any other: HTTP/3 goes around the gateway.
+    Pass,
 }
 
 /// The ports and protocols that exist for the outside. Everything else is dropped, replies excepted.

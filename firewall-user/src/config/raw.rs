@@ -238,6 +238,11 @@ impl<'d> Value<'d> {
         self.value.is_table()
     }
 
+    /// The items of an array, or a value that stands alone.
+    pub(super) fn one_or_more(self) -> Vec<Value<'d>> {
+        if self.value.is_array() { self.items().unwrap_or_default() } else { vec![self] }
+    }
+
     pub(super) fn items(self) -> Option<Vec<Value<'d>>> {
         let Some(array) = self.value.as_array() else {
             self.wrong_type("an array");

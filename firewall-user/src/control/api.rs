@@ -1,6 +1,6 @@
 //! What the agent says over its control socket: the shapes behind `--json`, `status` and the metrics.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,9 @@ pub struct BanRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ban {
     pub prefix: ipnet::IpNet,
-    /// `operator` or `rate`.
+    /// Who set it: `operator`, `dmz` or `lan`.
+    pub layer: String,
+    /// `operator`, `rate` or `reputation`.
     pub origin: String,
     /// The rate rule that set it.
     pub rule: Option<String>,
@@ -54,6 +56,20 @@ pub struct Ban {
     pub remaining_seconds: u64,
     /// Packets dropped by it.
     pub packets: u64,
+    /// Of a ban for a spent reputation, unless it is forgotten.
+    pub cause: Option<Cause>,
+}
+
+/// Why the LAN layer asked for a ban.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Whose request made it too much.
+    pub api: String,
+    /// Of the last refusal.
+    pub reason: String,
+    pub score: u32,
+    /// Bans of this client within a day, this one included.
+    pub offences: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,6 +104,11 @@ pub struct Status {
     pub reasons: Vec<Reason>,
     pub rules: Vec<Rule>,
     pub tables: Vec<Table>,
+    /// What the LAN layer protects.
+    pub apis: Vec<ApiStatus>,
+    /// Bans that the LAN layer asked for, by what became of them: `set`, `kept` (a longer ban was there), `protected`,
+    /// `monitored`, `failed` (the table is full), `overflow` (too many at once).
+    pub sentences: BTreeMap<String, u64>,
     pub events: EventCounts,
     pub reloads: Reloads,
     /// What an operator should know: the policy could be better, or protection is not complete.
@@ -119,7 +140,7 @@ pub struct Packets {
     /// Verdicts that monitor mode kept from dropping.
     pub monitored: Count,
     /// Every other tally, by name (`non-ip`, `allowed`, `reply`, `ban-full`, …).
-    pub tallies: std::collections::BTreeMap<String, Count>,
+    pub tallies: BTreeMap<String, Count>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +179,115 @@ pub struct EventCounts {
     pub lost_kernel: u64,
     /// Lost in the agent: a sink failed or was too slow.
     pub lost_sink: u64,
+}
+
+/// An API of the LAN layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiStatus {
+    pub name: String,
+    /// `enforce` or `monitor`.
+    pub mode: String,
+    /// How connections arrive, and where requests go, to read: `8080 steered`, `0.0.0.0:443 → http://10.0.0.2:80`.
+    pub entry: String,
+    /// Clients speak TLS with us.
+    pub tls: bool,
+    /// Whether requests go through the gateway, as far as can be told.
+    pub protected: bool,
+    /// Why they do not, or may not.
+    pub problem: Option<String>,
+    /// Of a steered API.
+    pub steering: Option<Steering>,
+    #[serde(flatten)]
+    pub traffic: ApiTraffic,
+}
+
+/// Connections to steered ports, counted by the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Handed to the gateway.
+    pub steered: u64,
+    /// Of this host's own, and left alone.
+    pub exempt: u64,
+    /// While the gateway was gone: left to the application, or refused.
+    pub gone_open: u64,
+    pub gone_closed: u64,
+    /// What a connection of the agent's own found out, to read.
+    pub probe: String,
+}
+
+/// What the gateway counted of an API since it is known by this name. Maps are by [`firewall_inspect::reason::Reason::name`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiTraffic {
+    pub connections: Connections,
+    pub requests: Requests,
+    /// Requests and connections with a reason against them, whatever became of them.
+    pub reasons: BTreeMap<String, u64>,
+    pub upstream_errors: BTreeMap<String, u64>,
+    pub handshakes: Handshakes,
+    pub tunnels: Tunnels,
+    /// From the end of a request's head to the end of its answer.
+    pub duration: Latency,
+    /// The same without the wait for the head of the upstream's answer.
+    pub gateway_duration: Latency,
+    /// Requests by all they are told apart by.
+    pub counts: Vec<RequestCount>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub open: u64,
+    pub accepted: u64,
+    /// Closed before they had a request.
+    pub refused: BTreeMap<String, u64>,
+    /// Cut off by us later.
+    pub cut: BTreeMap<String, u64>,
+    /// Older than the agent, and therefore reset.
+    pub reset: u64,
+}
+
+/// By verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests {
+    pub passed: u64,
+    pub refused: u64,
+    /// Passed, but only because the API is in monitor mode.
+    pub monitored: u64,
+    /// Passed, but the upstream failed.
+    pub failed: u64,
+}
+
+/// Of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    pub succeeded: u64,
+    pub failed: u64,
+}
+
+/// Connections that changed to another protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnels {
+    pub open: u64,
+    pub total: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Requests for each of [`crate::gateway::metrics::BOUNDS`], not cumulative, and those above the last.
+    pub buckets: Vec<u64>,
+    /// Microseconds.
+    pub sum_us: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCount {
+    /// `other` for those that are not well known.
+    pub method: String,
+    /// `1xx` to `5xx`; `none` without an answer.
+    pub status: String,
+    /// `pass`, `refuse`, `monitor` or `fail`.
+    pub verdict: String,
+    pub reason: Option<String>,
+    pub count: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,9 @@
 //! Configuration → what one instance of the program reads. Pure: no kernel, no clock.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use firewall_common::{
     address::V4_OFFSET,
@@ -19,7 +22,11 @@ use super::{
     prefixes::{self, Entry, Member},
     slots::{Exhausted, Slots},
 };
-use crate::config::{self, Config, Dmz, ListAction, Mode, Per, Rate, Services, prefix_key};
+use crate::config::{
+    self, Config, Dmz, ListAction, Mode, Per, Quic, Rate, Services,
+    api::{Api, Entry as ApiEntry},
+    prefix_key,
+};
 
 /// All that an instance reads, ready to be written into its maps.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +48,7 @@ pub struct Compiled {
 impl Compiled {
     /// Whether the policy asks about flows, so that the egress program must run.
     pub fn needs_egress(&self) -> bool {
-        self.policy.stages & stage::EXPOSURE != 0
+        self.policy.stages & (stage::EXPOSURE | stage::QUIC) != 0
             || (self.policy.stages & stage::HYGIENE != 0 && self.policy.hygiene & check::REFLECTION != 0)
     }
 }
@@ -73,8 +80,9 @@ pub fn compile(config: &Config, slots: &Slots) -> Result<Compiled, Exhausted> {
     let (lists_v4, lists_v6) = lists(dmz, &slot);
     let sizes: Vec<SizeRule> = dmz.size.rules.iter().map(|rule| size(rule, slot(size_name(rule)))).collect();
     let rates: Vec<RateRule> = dmz.rates.iter().map(|rule| rate(rule, slot(rate_name(rule)))).collect();
-    let policy = policy(dmz, &lists_v4, &lists_v6);
-    Ok(Compiled { policy, ports: ports(dmz), sizes, rates, lists_v4, lists_v6, slots, names })
+    let no_quic = no_quic(config);
+    let policy = policy(dmz, &lists_v4, &lists_v6, !no_quic.is_empty());
+    Ok(Compiled { policy, ports: ports(dmz, &no_quic), sizes, rates, lists_v4, lists_v6, slots, names })
 }
 
 fn lists(dmz: &Dmz, slot: &impl Fn(String) -> u16) -> (Vec<Entry>, Vec<Entry>) {
@@ -95,7 +103,25 @@ fn lists(dmz: &Dmz, slot: &impl Fn(String) -> u16) -> (Vec<Entry>, Vec<Entry>) {
     (prefixes::compile(v4), prefixes::compile(v6))
 }
 
-fn policy(dmz: &Dmz, lists_v4: &[Entry], lists_v6: &[Entry]) -> Policy {
+/// Ports where the gateway inspects TLS, and QUIC would go around it. Those steered in another network namespace are among
+/// them: what goes there by way of this host's interfaces has the same number.
+fn no_quic(config: &Config) -> BTreeSet<u16> {
+    if config.dmz.quic == Quic::Pass {
+        return BTreeSet::new();
+    }
+    let ports = |api: &Api| -> Vec<u16> {
+        match &api.entry {
+            ApiEntry::Steered(steered) if api.tls.is_some() || steered.upstream_tls.is_some() => steered.ports.clone(),
+            ApiEntry::Proxy { listen, .. } if api.tls.is_some() => {
+                listen.iter().map(std::net::SocketAddr::port).collect()
+            }
+            ApiEntry::Steered(_) | ApiEntry::Proxy { .. } => Vec::new(),
+        }
+    };
+    config.apis.iter().flat_map(ports).collect()
+}
+
+fn policy(dmz: &Dmz, lists_v4: &[Entry], lists_v6: &[Entry], no_quic: bool) -> Policy {
     let hygiene = &dmz.hygiene;
     let checks = [
         (hygiene.tcp_flags, check::TCP_FLAGS),
@@ -119,6 +145,7 @@ fn policy(dmz: &Dmz, lists_v4: &[Entry], lists_v6: &[Entry]) -> Policy {
         (dmz.exposure.is_some(), stage::EXPOSURE),
         (!dmz.rates.is_empty(), stage::RATES),
         (dmz.rates.iter().any(|rate| rate.ban.is_some()), stage::RATE_BANS),
+        (no_quic, stage::QUIC),
     ];
     let monitor = [
         (dmz.mode == Mode::Monitor, stage::LAYER),
@@ -147,7 +174,7 @@ pub fn bucket_sets(tables: &config::Tables) -> u32 {
     (tables.buckets / firewall_common::rate::SET_LEN as u32).next_power_of_two()
 }
 
-fn ports(dmz: &Dmz) -> Vec<PortPolicy> {
+fn ports(dmz: &Dmz, no_quic: &BTreeSet<u16>) -> Vec<PortPolicy> {
     let mut ports = vec![PortPolicy::default(); TABLE_LEN as usize];
     for services in dmz.exposure.iter().flat_map(|exposure| &exposure.services) {
         each(&mut ports, *services, |port| port.flags |= flag::EXPOSED | flag::SERVED);
@@ -168,6 +195,9 @@ fn ports(dmz: &Dmz) -> Vec<PortPolicy> {
         for port in &dmz.hygiene.reflection_ports {
             ports[Service::Udp(*port).index() as usize].flags |= flag::REFLECTS;
         }
+    }
+    for port in no_quic {
+        ports[Service::Udp(*port).index() as usize].flags |= flag::NO_QUIC;
     }
     ports
 }

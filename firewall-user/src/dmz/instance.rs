@@ -51,7 +51,7 @@ impl std::fmt::Display for InstanceError {
 }
 
 /// An error with its causes, which aya keeps apart.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -257,9 +257,12 @@ pub fn pins(directory: &Path, tables: &Tables) -> Vec<(&'static str, PathBuf, u3
     shapes(tables).iter().map(|shape| (shape.name, directory.join(shape.name), shape.entries)).collect()
 }
 
+/// The table of bans.
+pub type BanTable = HashMap<MapData, BanKey, Ban>;
+
 /// Handles on the shared maps.
 pub struct Shared {
-    pub bans: HashMap<MapData, BanKey, Ban>,
+    pub bans: BanTable,
     /// The same table once more, and two that only the program writes, to be read whole.
     whole: [MapData; 3],
     guarded: HashMap<MapData, BanKey, u32>,
@@ -313,6 +316,17 @@ impl Shared {
     /// The ring of events. Only one reader may exist.
     pub fn events(&self) -> Result<RingBuf<MapData>, SharedError> {
         Ok(typed!(self.directory, "EVENTS"))
+    }
+
+    /// Another handle on the table of bans, for a thread of its own.
+    pub fn ban_table(&self) -> Result<BanTable, SharedError> {
+        let [bans, ..] = &self.whole;
+        let failed = |source| SharedError::Map { name: "BANS", source };
+        // By descriptor, not by path: this very table, whatever is pinned now.
+        let descriptor = bans.fd().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|source| SharedError::Read { name: "BANS", source })?;
+        let map = MapData::from_fd(descriptor).and_then(Map::from_map_data).map_err(failed)?;
+        map.try_into().map_err(failed)
     }
 
     /// Every counter, summed over CPUs, those included that follow from others.

@@ -1,10 +1,11 @@
-//! The calls of bpf(2) that aya does not offer: reading and writing many map entries at once, and asking a link where it is.
+//! The calls of bpf(2) that aya does not offer, or only to one owner at a time: reading and writing map entries, one or many
+//! at once, and asking a link where it is.
 
 use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -13,6 +14,9 @@ use std::{
 
 use aya::Pod;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -21,6 +25,51 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// `struct` of `BPF_MAP_*_ELEM` in `union bpf_attr`.
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl Element {
+    fn call<K: Pod>(command: libc::c_long, map: BorrowedFd<'_>, key: &K, value: u64, flags: u64) -> io::Result<()> {
+        let key = ptr::from_ref(key).addr() as u64;
+        let mut attributes = Self { map: map.as_raw_fd().cast_unsigned(), padding: 0, key, value, flags };
+        // SAFETY: the kernel reads the key, and reads or writes the value, which outlive the call. `K` and what `value` points
+        // to are plain data of the sizes that the caller's map has.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<Self>()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// The value at `key`; its parts for each possible CPU where the map has such: `values` has room for just that. `false` if
+/// there is none.
+pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, values: &mut [V]) -> io::Result<bool> {
+    match Element::call(BPF_MAP_LOOKUP_ELEM, map, key, values.as_mut_ptr().addr() as u64, 0) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the value at `key`, or its parts for each possible CPU.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, values: &[V]) -> io::Result<()> {
+    Element::call(BPF_MAP_UPDATE_ELEM, map, key, values.as_ptr().addr() as u64, 0)
+}
+
+/// Removes the value at `key`; one that is not there is no error.
+pub fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    match Element::call(BPF_MAP_DELETE_ELEM, map, key, 0, 0) {
+        // EINVAL: a place for a socket that is empty.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// `struct` of `BPF_MAP_*_BATCH` in `union bpf_attr` (Linux 5.6).
 #[repr(C)]
@@ -118,15 +167,16 @@ pub fn lookup_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&
     }
 }
 
-/// Where a link of type XDP or TCX is attached.
+/// Where a link of type XDP, TCX or network namespace is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkPlace {
     pub program: u32,
-    /// 0: nowhere, since its interface is gone or somebody detached it.
+    /// The interface, or the inode of the namespace. 0: nowhere, since that is gone or somebody detached it.
     pub interface: u32,
 }
 
-/// The start of `struct bpf_link_info`: for XDP and TCX links alike, the interface comes first in the union (Linux 5.9, 6.6).
+/// The start of `struct bpf_link_info`: for XDP and TCX links alike, the interface comes first in the union (Linux 5.9, 6.6),
+/// and so does the inode for those of network namespaces (Linux 5.8).
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -194,18 +244,7 @@ impl HeldLink {
     /// Makes the program the one behind the link again, atomically, and pins the link at `path` if it is not.
     pub fn put_back(&self, path: &Path) -> io::Result<()> {
         let link = by_id(BPF_LINK_GET_FD_BY_ID, self.id)?;
-        let mut attributes = UpdateLink {
-            link: link.as_raw_fd().cast_unsigned(),
-            program: self.program.as_raw_fd().cast_unsigned(),
-            flags: 0,
-            old: 0,
-        };
-        // SAFETY: the kernel reads the attributes, which outlive the call.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attributes, size_of::<UpdateLink>()) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        update_link(link.as_fd(), self.program.as_fd())?;
         match pinned(path) {
             Some((id, _)) if id == self.id => return Ok(()),
             Some(_) => std::fs::remove_file(path)?,
@@ -217,6 +256,30 @@ impl HeldLink {
         let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw mut attributes, size_of::<Pin>()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// Makes `program` the one behind `link`, atomically.
+fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = UpdateLink {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old: 0,
+    };
+    // SAFETY: the kernel reads the attributes, which outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attributes, size_of::<UpdateLink>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `program` the one behind the link pinned at `path`, atomically.
+pub fn update_pinned(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (id, _) = pinned(path).ok_or(io::ErrorKind::NotFound)?;
+    update_link(by_id(BPF_LINK_GET_FD_BY_ID, id)?.as_fd(), program)
+}
+
+/// Where the link pinned at `path` is attached; `None` if there is no link.
+pub fn place_of_pinned(path: &Path) -> Option<LinkPlace> {
+    link_place(pinned(path)?.0).ok()
 }
 
 /// Detaches the link pinned at `path` at once. Unpinned alone, it would go some moments later.

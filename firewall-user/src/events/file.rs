@@ -78,7 +78,7 @@ impl FileOutput {
     }
 
     /// Writes as many of `batch`, at least one, as the file has room for, after a rotation if it has none.
-    fn write_some(&mut self, batch: &[Arc<Entry>]) -> Result<usize, Failure> {
+    fn write_some(&mut self, batch: &[Entry<'_>]) -> Result<usize, Failure> {
         let max_size = self.limits.max_size.load(Ordering::Relaxed);
         let first = batch[0].line().len() as u64;
         let fail = |error| Failure { written: 0, error };
@@ -138,7 +138,7 @@ impl FileOutput {
 }
 
 impl Output for FileOutput {
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure> {
         self.look();
         let mut done = 0;
         while done < batch.len() {
@@ -213,18 +213,23 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::{
-        super::{queue::Tally, record::tests::sample},
+        super::{queue::Batch, record::tests::sample},
         *,
     };
 
-    fn entry(number: u32) -> Arc<Entry> {
-        // All lines of one length.
-        let record = crate::events::Record { generation: 1000 + number, ..sample() };
-        Arc::new(Entry::new(record, Arc::new(Tally::default())))
+    /// Records with these numbers, whose lines are all of one length.
+    fn batch(numbers: std::ops::Range<u32>) -> Batch {
+        let events = numbers.map(|number| crate::events::Record { generation: 1000 + number, ..sample() }.into());
+        Batch::new(events, Arc::default())
     }
 
     fn line_length() -> u64 {
-        entry(0).line().len() as u64
+        batch(0..1).entries().next().unwrap().line().len() as u64
+    }
+
+    /// Writes the records with these numbers at once.
+    fn write(output: &mut FileOutput, numbers: std::ops::Range<u32>) -> Result<(), Failure> {
+        output.write(&batch(numbers).entries().collect::<Vec<_>>())
     }
 
     fn output(path: &Path, max_size: u64, keep: u32) -> FileOutput {
@@ -248,10 +253,10 @@ mod tests {
             let max_size = (line_length() * 3).checked_add_signed(slack).unwrap();
             let mut output = output(&path, max_size, 5);
             for number in 0..expected {
-                output.write(&[entry(number)]).unwrap();
+                write(&mut output, number..number + 1).unwrap();
             }
             assert!(!numbered(&path, 1).exists(), "slack {slack}");
-            output.write(&[entry(expected)]).unwrap();
+            write(&mut output, expected..expected + 1).unwrap();
             assert_eq!(generations(&path), [u64::from(expected)], "slack {slack}");
             assert_eq!(generations(&numbered(&path, 1)).len(), expected as usize, "slack {slack}");
         }
@@ -262,9 +267,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let mut output = output(&path, line_length() * 7 + 3, 100);
-        let entries: Vec<_> = (0..500).map(entry).collect();
-        for batch in entries.chunks(11) {
-            output.write(batch).unwrap();
+        let batch = batch(0..500);
+        for entries in batch.entries().collect::<Vec<_>>().chunks(11) {
+            output.write(entries).unwrap();
         }
         let mut all = Vec::new();
         for number in (1..=100).rev().filter(|number| numbered(&path, *number).exists()) {
@@ -281,7 +286,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let mut output = output(&path, line_length(), 2);
-        (0..5).for_each(|number| output.write(&[entry(number)]).unwrap());
+        (0..5).for_each(|number| write(&mut output, number..number + 1).unwrap());
         assert_eq!(generations(&path), [4]);
         assert_eq!(generations(&numbered(&path, 1)), [3]);
         assert_eq!(generations(&numbered(&path, 2)), [2]);
@@ -293,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let mut output = output(&path, line_length() * 2, 0);
-        output.write(&(0..5).map(entry).collect::<Vec<_>>()).unwrap();
+        write(&mut output, 0..5).unwrap();
         assert_eq!(generations(&path), [4]);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -303,7 +308,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let mut output = output(&path, 1, 3);
-        output.write(&[entry(0), entry(1)]).unwrap();
+        write(&mut output, 0..2).unwrap();
         assert_eq!(generations(&path), [1]);
         assert_eq!(generations(&numbered(&path, 1)), [0]);
     }
@@ -315,9 +320,11 @@ mod tests {
         drop(output(&path, 1 << 20, 1));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640, 0);
         std::fs::write(&path, "{\"torn").unwrap();
-        output(&path, 1 << 20, 1).write(&[entry(0)]).unwrap();
+        write(&mut output(&path, 1 << 20, 1), 0..1).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, format!("{{\"torn\n{}", String::from_utf8_lossy(entry(0).line())));
+        let batch = batch(0..1);
+        let line = batch.entries().next().unwrap().line();
+        assert_eq!(text, format!("{{\"torn\n{}", String::from_utf8_lossy(line)));
     }
 
     #[test]
@@ -326,20 +333,20 @@ mod tests {
         let folder = directory.path().join("log");
         let (path, moved) = (folder.join("events.json"), folder.join("moved.json"));
         let mut output = output(&path, line_length() * 2, 1);
-        output.write(&[entry(0)]).unwrap();
+        write(&mut output, 0..1).unwrap();
         std::fs::rename(&path, &moved).unwrap();
-        output.write(&[entry(1), entry(2)]).unwrap();
+        write(&mut output, 1..3).unwrap();
         assert_eq!((generations(&moved), generations(&path)), (vec![0], vec![1, 2]));
         // Copied, and cut to nothing: it has room again.
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        output.write(&[entry(3), entry(4)]).unwrap();
+        write(&mut output, 3..5).unwrap();
         assert_eq!(generations(&path), [3, 4]);
         assert!(!numbered(&path, 1).exists());
         std::fs::remove_file(&path).unwrap();
-        output.write(&[entry(5)]).unwrap();
+        write(&mut output, 5..6).unwrap();
         assert_eq!(generations(&path), [5]);
         std::fs::remove_dir_all(&folder).unwrap();
-        output.write(&[entry(6)]).unwrap();
+        write(&mut output, 6..7).unwrap();
         assert_eq!(generations(&path), [6]);
     }
 
@@ -355,10 +362,11 @@ mod tests {
 
     #[test]
     fn knows_which_lines_are_whole() {
-        let (count, rest) = whole_lines(&[entry(0), entry(1)], line_length() as usize + 5);
-        assert_eq!((count, rest), (1, 5));
-        assert_eq!(whole_lines(&[entry(0)], line_length() as usize), (1, 0));
-        assert_eq!(whole_lines(&[entry(0)], 0), (0, 0));
+        let batch = batch(0..2);
+        let entries: Vec<_> = batch.entries().collect();
+        assert_eq!(whole_lines(&entries, line_length() as usize + 5), (1, 5));
+        assert_eq!(whole_lines(&entries[..1], line_length() as usize), (1, 0));
+        assert_eq!(whole_lines(&entries[..1], 0), (0, 0));
     }
 
     #[test]
@@ -366,12 +374,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let mut output = output(&path, line_length(), 1);
-        output.write(&[entry(0)]).unwrap();
+        write(&mut output, 0..1).unwrap();
         // A directory in the way of `path.1` that is not empty cannot be renamed over.
         std::fs::create_dir_all(numbered(&path, 1).join("x")).unwrap();
-        assert_eq!(output.write(&[entry(1), entry(2)]).unwrap_err().written, 0);
+        assert_eq!(write(&mut output, 1..3).unwrap_err().written, 0);
         std::fs::remove_dir_all(numbered(&path, 1)).unwrap();
-        output.write(&[entry(3)]).unwrap();
+        write(&mut output, 3..4).unwrap();
         assert_eq!(generations(&path), [3]);
         assert_eq!(generations(&numbered(&path, 1)), [0]);
     }

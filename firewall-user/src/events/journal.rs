@@ -6,14 +6,10 @@ use std::{
     io,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
-use super::{
-    Record,
-    queue::{Entry, Failure, Output},
-};
+use super::queue::{Entry, Failure, Output};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// Syslog's `info`.
@@ -43,10 +39,10 @@ impl JournalOutput {
 }
 
 impl Output for JournalOutput {
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure> {
         for (written, entry) in batch.iter().enumerate() {
             self.buffer.clear();
-            encode(&entry.record, &mut self.buffer);
+            encode(*entry, &mut self.buffer);
             self.socket.send_to(&self.buffer, &self.path).map_err(|error| Failure { written, error })?;
         }
         Ok(())
@@ -54,11 +50,11 @@ impl Output for JournalOutput {
 }
 
 /// The fields of the JSON as `PORTCULLIS_…`, and those that the journal itself knows.
-fn encode(record: &Record, buffer: &mut Vec<u8>) {
-    field(buffer, "MESSAGE", &record.summary());
+fn encode(entry: Entry<'_>, buffer: &mut Vec<u8>) {
+    field(buffer, "MESSAGE", &entry.event().summary());
     field(buffer, "PRIORITY", PRIORITY);
     field(buffer, "SYSLOG_IDENTIFIER", "portcullis");
-    if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(record) {
+    if let Ok(serde_json::Value::Object(fields)) = serde_json::from_slice(entry.line()) {
         for (name, value) in fields {
             let name = format!("PORTCULLIS_{}", name.to_uppercase());
             match value {
@@ -83,7 +79,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::{queue::Tally, record::tests::sample},
+        super::{
+            Event, Record,
+            queue::Batch,
+            record::tests::sample,
+            request::{RequestRecord, tests::sample as request},
+        },
         *,
     };
 
@@ -108,7 +109,10 @@ mod tests {
         let journal = UnixDatagram::bind(&path).unwrap();
         let mut output = JournalOutput::open_at(&path).unwrap();
         let strange = Record { interface: "a\nMESSAGE=forged".into(), ..sample() };
-        let entries = [sample(), strange].map(|record| Arc::new(Entry::new(record, Arc::new(Tally::default()))));
+        let forged = RequestRecord { path: "/\nMESSAGE=forged\u{1b}".into(), ..request() };
+        let events: [Event; 3] = [sample().into(), strange.into(), forged.into()];
+        let batch = Batch::new(events.into_iter(), Default::default());
+        let entries: Vec<_> = batch.entries().collect();
         output.write(&entries).unwrap();
 
         let mut buffer = [0; 4096];
@@ -120,6 +124,11 @@ mod tests {
         assert_eq!(fields["MESSAGE"], sample().summary());
         let length = journal.recv(&mut buffer).unwrap();
         assert_eq!(decode(&buffer[..length])["PORTCULLIS_INTERFACE"], "a\nMESSAGE=forged");
+        let length = journal.recv(&mut buffer).unwrap();
+        let fields = decode(&buffer[..length]);
+        assert_eq!(fields["PORTCULLIS_PATH"], "/\nMESSAGE=forged\u{1b}");
+        assert_eq!(fields["PORTCULLIS_SOURCE"], "203.0.113.7");
+        assert!(fields["MESSAGE"].starts_with("refuse: ") && !fields["MESSAGE"].contains(char::is_control));
 
         // A journal that is gone is a failure; one that comes back is found again.
         drop(journal);

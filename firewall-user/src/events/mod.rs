@@ -1,38 +1,52 @@
 //! Events: what the kernel and the agent tell of verdicts, and where it is written.
 //!
-//! In: [`Record`]s, through [`Sinks::send`], which never blocks. Out: lines of JSON on standard output and in a file,
-//! entries in the journal. Each sink has its own thread and its own bounded queue, so that a slow disk or a reader that
-//! sleeps holds up neither the agent nor the other sinks. A record counts as delivered once every sink has written it,
-//! and as lost if one of them could not; each counts exactly once.
+//! In: [`Event`]s, through a [`Recorder`] or [`Sinks::send`], which never block. Out: lines of JSON on standard output and
+//! in a file, entries in the journal. Each sink has its own thread and its own bounded queue, so that a slow disk or a
+//! reader that sleeps holds up neither the agent nor the other sinks. An event counts as delivered once every sink has
+//! written it, and as lost if one of them could not; each counts exactly once.
+//!
+//! All kinds of events have `time`, `layer` (`dmz` or `lan`), `action` and `reason` (of a request only if there is one),
+//! and call the client's address `source` and its port `source_port`: one query finds a client in both layers.
 
+mod ban;
+mod event;
 mod file;
 mod journal;
 pub mod kernel;
+mod line;
 mod queue;
 mod record;
+mod recorder;
 pub mod request;
 mod stream;
 
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+pub use self::{
+    ban::{BanOutcome, BanRecord},
+    event::Event,
+    queue::Counts,
+    record::{Record, format_time},
+    recorder::{FLUSH_EVERY, Recorder},
+};
 use self::{
     file::{FileOutput, Limits},
     journal::JournalOutput,
-    queue::{Entry, Output, Tally, Worker},
+    queue::{Batch, Output, Tally, Worker},
     stream::StreamOutput,
-};
-pub use self::{
-    queue::Counts,
-    record::{Record, format_time},
 };
 use crate::config;
 
-/// Records that may wait for each sink: a second of what eight busy CPUs may send. About 20 MB when full.
+/// Events that may wait for each sink: a second of what eight busy CPUs may send. About 25 MB when full, 90 MB if every one
+/// is a request with the longest path.
 const QUEUE: usize = 1 << 16;
 /// How long [`Sinks::close`] waits for the sinks to write what they have.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -79,6 +93,8 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Default)]
 pub struct Sinks {
     running: RwLock<Vec<Sink>>,
+    /// There are sinks among these.
+    open: AtomicBool,
     /// Sinks that a reload removed, while they write what they have.
     retired: Mutex<Vec<Sink>>,
     tally: Arc<Tally>,
@@ -128,22 +144,33 @@ impl Sinks {
         }
         running.extend(kept);
         running.extend(opened);
+        self.open.store(!running.is_empty(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Hands `record` to every sink; a sink whose queue is full loses it. Without sinks, this does nothing.
-    pub fn send(&self, record: Record) {
+    /// Whether there is a sink.
+    pub fn are_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Hands an event to every sink; a sink whose queue is full loses it. Without sinks, this does nothing.
+    pub fn send(&self, event: impl Into<Event>) {
+        self.send_all(std::iter::once(event.into()));
+    }
+
+    /// The same with many at once; a sink whose queue has not room for all of them loses all.
+    fn send_all(&self, events: impl Iterator<Item = Event>) {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
         if running.is_empty() {
             return;
         }
-        let entry = Arc::new(Entry::new(record, Arc::clone(&self.tally)));
+        let batch = Arc::new(Batch::new(events, Arc::clone(&self.tally)));
         for sink in running.iter() {
-            sink.worker.send(&entry);
+            sink.worker.send(&batch);
         }
     }
 
-    /// Records so far. Those still in a queue are in neither number.
+    /// Events so far. Those still in a queue are in neither number.
     pub fn counts(&self) -> Counts {
         self.tally.counts()
     }
@@ -151,6 +178,7 @@ impl Sinks {
     /// Writes what waits and ends the sinks, within two seconds. What then still waits counts as lost in the result.
     pub fn close(&self) -> Counts {
         let mut sinks: Vec<_> = self.running.write().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        self.open.store(false, Ordering::Relaxed);
         sinks.append(&mut self.retired.lock().unwrap_or_else(PoisonError::into_inner));
         for sink in &mut sinks {
             sink.worker.finish();
@@ -162,7 +190,7 @@ impl Sinks {
         self.tally.final_counts()
     }
 
-    /// For tests: sinks that write to `outputs`, each with a queue of `queue` records.
+    /// For tests: sinks that write to `outputs`, each with a queue of `queue` events.
     #[cfg(test)]
     fn with_outputs(outputs: Vec<Box<dyn Output>>, queue: usize) -> Self {
         let sinks = Self::default();
@@ -171,6 +199,7 @@ impl Sinks {
             let worker = Worker::spawn(&target, output, queue).unwrap();
             sinks.running.write().unwrap().push(Sink { target, worker, limits: None });
         }
+        sinks.open.store(true, Ordering::Relaxed);
         sinks
     }
 }

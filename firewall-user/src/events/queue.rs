@@ -1,26 +1,27 @@
-//! The way of a record from the agent to one sink: a bounded queue and the thread that empties it.
+//! The way of events from the agent to one sink: a bounded queue and the thread that empties it.
 //!
-//! An [`Entry`] is shared by all sinks it was sent to and counts itself when the last of them lets go of it.
+//! Events travel in a [`Batch`], which is shared by all sinks it was sent to. It counts its events when the last sink lets
+//! go of it; a sink says of each event alone whether it failed.
 
 use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use super::{Record, Target};
+use super::{Event, Target, line::LineWriter};
 
-/// Records a sink takes from its queue at once.
-const BATCH: usize = 256;
+/// Events after which a sink takes no further batch from its queue before it writes.
+const AT_ONCE: usize = 256;
 /// Least time between two complaints of the same sink.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// What became of the records.
+/// What became of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Written to every sink.
@@ -48,36 +49,90 @@ impl Tally {
     }
 }
 
-/// A record on its way to the sinks.
+/// Events on their way to the sinks.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) record: Record,
-    line: OnceLock<Vec<u8>>,
-    failed: AtomicBool,
+pub(super) struct Batch {
+    slots: Box<[Slot]>,
+    lines: OnceLock<Lines>,
     tally: Arc<Tally>,
 }
 
-impl Entry {
-    pub(super) fn new(record: Record, tally: Arc<Tally>) -> Self {
-        tally.accepted.fetch_add(1, Ordering::Relaxed);
-        Self { record, line: OnceLock::new(), failed: AtomicBool::new(false), tally }
+#[derive(Debug)]
+struct Slot {
+    event: Event,
+    failed: AtomicBool,
+}
+
+/// The JSON lines of a batch, one behind the other; `ends.len()` is that of the batch.
+#[derive(Debug)]
+struct Lines {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn new(events: impl Iterator<Item = Event>, tally: Arc<Tally>) -> Self {
+        let slots: Box<[Slot]> = events.map(|event| Slot { event, failed: AtomicBool::new(false) }).collect();
+        tally.accepted.fetch_add(slots.len() as u64, Ordering::Relaxed);
+        Self { slots, lines: OnceLock::new(), tally }
     }
 
-    /// The JSON line, made by the first sink that asks.
-    pub(super) fn line(&self) -> &[u8] {
-        self.line.get_or_init(|| self.record.to_line())
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.slots.len()).map(|index| Entry { batch: self, index })
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Made by the first sink that asks.
+    fn lines(&self) -> &Lines {
+        self.lines.get_or_init(|| {
+            let mut writer = LineWriter::default();
+            let mut lines = Lines { text: Vec::with_capacity(384 * self.len()), ends: Vec::with_capacity(self.len()) };
+            for slot in &self.slots {
+                writer.write(&slot.event, &mut lines.text);
+                lines.ends.push(lines.text.len());
+            }
+            lines
+        })
     }
 
     fn fail(&self) {
-        self.failed.store(true, Ordering::Relaxed);
+        self.entries().for_each(Entry::fail);
     }
 }
 
-impl Drop for Entry {
+impl Drop for Batch {
     fn drop(&mut self) {
         // The last owner sees what all others stored: dropping an `Arc` synchronises.
-        let count = if *self.failed.get_mut() { &self.tally.lost } else { &self.tally.delivered };
-        count.fetch_add(1, Ordering::Relaxed);
+        let lost = self.slots.iter_mut().filter_map(|slot| slot.failed.get_mut().then_some(())).count();
+        self.tally.lost.fetch_add(lost as u64, Ordering::Relaxed);
+        self.tally.delivered.fetch_add((self.slots.len() - lost) as u64, Ordering::Relaxed);
+    }
+}
+
+/// An event on its way to the sinks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'a> {
+    batch: &'a Batch,
+    index: usize,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn event(self) -> &'a Event {
+        &self.batch.slots[self.index].event
+    }
+
+    /// The JSON, closed by a newline.
+    pub(super) fn line(self) -> &'a [u8] {
+        let Lines { text, ends } = self.batch.lines();
+        let start = if self.index == 0 { 0 } else { ends[self.index - 1] };
+        &text[start..ends[self.index]]
+    }
+
+    fn fail(self) {
+        self.batch.slots[self.index].failed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -92,35 +147,44 @@ pub(super) struct Failure {
 /// What a sink's thread writes to. It may block.
 pub(super) trait Output: Send + 'static {
     /// Writes all of `batch`, in order and each entry whole, or says how many it wrote and what the next one failed of.
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure>;
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure>;
 }
 
 /// The queue and thread of a sink.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// `None` once finishing.
-    queue: Option<SyncSender<Arc<Entry>>>,
+    queue: Option<Sender<Arc<Batch>>>,
+    /// Events in the queue, `<= capacity`.
+    waiting: Arc<AtomicUsize>,
+    capacity: usize,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    pub(super) fn spawn(target: &Target, output: Box<dyn Output>, queue: usize) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(queue);
+    /// `capacity` is in events: the queue itself has no bound, since how much a batch holds differs.
+    pub(super) fn spawn(target: &Target, output: Box<dyn Output>, capacity: usize) -> io::Result<Self> {
+        let (sender, receiver) = channel();
         let target = target.clone();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("event-sink".to_owned())
-            .spawn(move || work(&target, output, &receiver))?;
-        Ok(Self { queue: Some(sender), thread })
+            .spawn(move || work(&target, output, &receiver, &count))?;
+        Ok(Self { queue: Some(sender), waiting, capacity, thread })
     }
 
-    pub(super) fn send(&self, entry: &Arc<Entry>) {
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(Arc::clone(entry)).is_ok());
+    /// A batch that does not fit into the queue is lost whole.
+    pub(super) fn send(&self, batch: &Arc<Batch>) {
+        let room = |waiting: usize| Some(waiting + batch.len()).filter(|sum| *sum <= self.capacity);
+        let fits = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let sent = fits && self.queue.as_ref().is_some_and(|queue| queue.send(Arc::clone(batch)).is_ok());
         if !sent {
-            entry.fail();
+            batch.fail();
         }
     }
 
-    /// No more entries come: the thread ends once it has written those it has.
+    /// No more events come: the thread ends once it has written those it has.
     pub(super) fn finish(&mut self) {
         self.queue = None;
     }
@@ -130,24 +194,28 @@ impl Worker {
     }
 }
 
-fn work(target: &Target, mut output: Box<dyn Output>, queue: &Receiver<Arc<Entry>>) {
+fn work(target: &Target, mut output: Box<dyn Output>, queue: &Receiver<Arc<Batch>>, waiting: &AtomicUsize) {
     let mut complained: Option<Instant> = None;
-    let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = queue.recv() {
-        batch.push(first);
-        batch.extend(queue.try_iter().take(BATCH - 1));
-        let mut rest = batch.as_slice();
-        while let Err(Failure { written, error }) = output.write(rest) {
+        let mut count = first.len();
+        let mut batches = vec![first];
+        while count < AT_ONCE
+            && let Ok(next) = queue.try_recv()
+        {
+            count += next.len();
+            batches.push(next);
+        }
+        waiting.fetch_sub(count, Ordering::Relaxed);
+        let entries: Vec<Entry<'_>> = batches.iter().flat_map(|batch| batch.entries()).collect();
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            let Err(Failure { written, error }) = output.write(rest) else { break };
             rest[written].fail();
             rest = &rest[written + 1..];
             if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                 tracing::warn!(%target, %error, "cannot write events; they count as lost");
                 complained = Some(Instant::now());
             }
-            if rest.is_empty() {
-                break;
-            }
         }
-        batch.clear();
     }
 }

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Write},
     os::fd::AsFd,
-    sync::Arc,
     time::Duration,
 };
 
@@ -35,7 +34,7 @@ impl<W: Write + Send + 'static> StreamOutput<W> {
 }
 
 impl<W: Write + Send + 'static> Output for StreamOutput<W> {
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure> {
         self.buffer.clear();
         let close = usize::from(self.torn);
         if self.torn {
@@ -72,7 +71,7 @@ pub(super) fn write_until_error(writer: &mut impl Write, bytes: &[u8]) -> (usize
 }
 
 /// How many lines of `batch` the first `bytes` hold, and the bytes of the next one behind them.
-pub(super) fn whole_lines(batch: &[Arc<Entry>], mut bytes: usize) -> (usize, usize) {
+pub(super) fn whole_lines(batch: &[Entry<'_>], mut bytes: usize) -> (usize, usize) {
     for (index, entry) in batch.iter().enumerate() {
         if bytes < entry.line().len() {
             return (index, bytes);

@@ -5,7 +5,11 @@ use std::{
     sync::mpsc,
 };
 
-use super::{queue::Failure, record::tests::sample, *};
+use super::{
+    queue::{Entry, Failure},
+    record::tests::sample,
+    *,
+};
 use crate::config::{EventFile, Events};
 
 const OFF: Events = Events { stdout: false, journald: false, file: None };
@@ -22,7 +26,7 @@ fn numbered(number: u32) -> Record {
 struct Gate(mpsc::Receiver<()>);
 
 impl Output for Gate {
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure> {
         for _ in batch {
             // A closed gate lets all through.
             let _ = self.0.recv();
@@ -35,8 +39,11 @@ impl Output for Gate {
 struct Odd;
 
 impl Output for Odd {
-    fn write(&mut self, batch: &[Arc<Entry>]) -> Result<(), Failure> {
-        match batch.iter().position(|entry| entry.record.generation % 2 == 1) {
+    fn write(&mut self, batch: &[Entry<'_>]) -> Result<(), Failure> {
+        match batch
+            .iter()
+            .position(|entry| matches!(entry.event(), Event::Packet(record) if record.generation % 2 == 1))
+        {
             Some(written) => Err(Failure { written, error: io::ErrorKind::StorageFull.into() }),
             None => Ok(()),
         }
@@ -177,4 +184,81 @@ fn a_reload_keeps_opens_and_removes_sinks() {
     sinks.send(sample());
     assert_eq!(sinks.close(), Counts { delivered: 5, lost: 0 });
     assert_eq!((lines(&moved), lines(&first), lines(&second)), (2, 1, 2));
+}
+
+#[test]
+fn a_recorder_hands_over_what_is_full_or_asked_for() {
+    let (gate, receiver) = mpsc::channel();
+    drop(gate);
+    let sinks = Arc::new(Sinks::with_outputs(vec![Box::new(Gate(receiver))], 10_000));
+    let delivered = |count: u64| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while sinks.counts().delivered < count && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(sinks.counts(), Counts { delivered: count, lost: 0 });
+    };
+    let mut recorder = Recorder::new(Arc::clone(&sinks));
+    assert!(recorder.is_heard());
+    let first: Vec<bool> = (0..recorder::FULL as u32 + 1).map(|number| recorder.push(numbered(number))).collect();
+    // The owner is told whenever something begins to wait.
+    assert_eq!(first.iter().filter(|first| **first).count(), 2);
+    assert!(first[0] && first[recorder::FULL]);
+    delivered(recorder::FULL as u64);
+    recorder.flush();
+    recorder.flush();
+    delivered(recorder::FULL as u64 + 1);
+    recorder.push(numbered(0));
+    drop(recorder);
+    delivered(recorder::FULL as u64 + 2);
+}
+
+#[test]
+fn batches_are_bounded_and_counted_by_event() {
+    let (gate, receiver) = mpsc::channel();
+    let sinks = Arc::new(Sinks::with_outputs(vec![Box::new(Gate(receiver)), Box::new(Odd)], 1000));
+    let mut recorder = Recorder::new(Arc::clone(&sinks));
+    // The slow sink has at most three of these batches in its hands, and room for ten.
+    for _ in 0..20 {
+        (0..100).for_each(|number| _ = recorder.push(numbered(number)));
+        recorder.flush();
+    }
+    drop(gate);
+    drop(recorder);
+    let counts = sinks.close();
+    assert_eq!(counts.delivered + counts.lost, 2000, "{counts:?}");
+    // Of each batch that had room, half; and of those without room, none. The other sink was quick, or had room as well.
+    assert!(counts.delivered.is_multiple_of(50) && (500..=650).contains(&counts.delivered), "{counts:?}");
+}
+
+#[test]
+fn a_recorder_nobody_listens_to_keeps_nothing() {
+    let sinks = Arc::new(Sinks::open(&OFF).unwrap());
+    let mut recorder = Recorder::new(Arc::clone(&sinks));
+    assert!(!recorder.is_heard() && !recorder.push(sample()));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.json");
+    sinks.reconfigure(&to_file(&path)).unwrap();
+    assert!(recorder.push(sample()));
+    drop(recorder);
+    assert_eq!(sinks.close(), Counts { delivered: 1, lost: 0 });
+    assert!(!sinks.are_open());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_packet_a_request_and_a_ban_share_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.json");
+    let sinks = Sinks::open(&to_file(&path)).unwrap();
+    sinks.send(sample());
+    sinks.send(request::tests::sample());
+    sinks.send(ban::tests::sample());
+    assert_eq!(sinks.close(), Counts { delivered: 3, lost: 0 });
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // One query finds a client, whatever told of it.
+    assert!(lines.iter().all(|line| line["source"] == "203.0.113.7"), "{text}");
+    let told: Vec<_> = lines.iter().map(|line| (line["layer"].as_str(), line["action"].as_str())).collect();
+    assert_eq!(told, [(Some("dmz"), Some("drop")), (Some("lan"), Some("refuse")), (Some("lan"), Some("ban"))]);
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use firewall_common::verdict::DropReason;
 
 use super::*;
-use crate::control::api::{EventCounts, Interface, Packets, Reason, Reloads, Rule, Table};
+use crate::control::api::{
+    ApiStatus, ApiTraffic, Connections, EventCounts, Handshakes, Interface, Latency, Packets, Reason, Reloads,
+    RequestCount, Requests, Rule, Steering, Table, Tunnels,
+};
 
 /// A number that no other field of the sample has.
 struct Numbers(u64);
@@ -63,6 +66,8 @@ pub(crate) fn status() -> Status {
         tables: ["bans", "lists-v4", "lists-v6", "rules"]
             .map(|name| Table { name: name.to_owned(), entries: numbers.next(), capacity: numbers.next() })
             .into(),
+        apis: vec![api(&mut numbers)],
+        sentences: ["set", "overflow"].map(|outcome| (outcome.to_owned(), numbers.next())).into(),
         events: EventCounts {
             delivered: numbers.next(),
             sampled: numbers.next(),
@@ -76,6 +81,52 @@ pub(crate) fn status() -> Status {
             last_error: None,
         },
         warnings: Vec::new(),
+    }
+}
+
+fn api(numbers: &mut Numbers) -> ApiStatus {
+    let mut reason = |name: &str| BTreeMap::from([(name.to_owned(), numbers.next())]);
+    let (refused, cut, upstream_errors) = (reason("tls-handshake"), reason("slow-reader"), reason("upstream-tls"));
+    let mut count = |verdict: &str, reason: Option<&str>| RequestCount {
+        method: "GET".to_owned(),
+        status: "4xx".to_owned(),
+        verdict: verdict.to_owned(),
+        reason: reason.map(str::to_owned),
+        count: numbers.next(),
+    };
+    let counts = vec![count("pass", None), count("refuse", Some("path-above-root"))];
+    ApiStatus {
+        name: "shop".to_owned(),
+        mode: "enforce".to_owned(),
+        entry: "8080 steered".to_owned(),
+        tls: true,
+        protected: true,
+        problem: None,
+        steering: Some(Steering {
+            steered: numbers.next(),
+            exempt: numbers.next(),
+            gone_open: numbers.next(),
+            gone_closed: numbers.next(),
+            probe: "seen".to_owned(),
+        }),
+        traffic: ApiTraffic {
+            connections: Connections {
+                open: numbers.next(),
+                accepted: numbers.next(),
+                refused,
+                cut,
+                reset: numbers.next(),
+            },
+            // These two follow from `counts`.
+            requests: Requests { passed: 1, refused: 2, monitored: 3, failed: 4 },
+            reasons: BTreeMap::from([("path-above-root".to_owned(), 5)]),
+            upstream_errors,
+            handshakes: Handshakes { succeeded: numbers.next(), failed: numbers.next() },
+            tunnels: Tunnels { open: numbers.next(), total: numbers.next() },
+            duration: Latency { buckets: [vec![3, 2], vec![0; 12], vec![1]].concat(), sum_us: 11_500_000 },
+            gateway_duration: Latency { buckets: vec![6], sum_us: 600 },
+            counts,
+        },
     }
 }
 
@@ -98,7 +149,8 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
         let name = series.split('{').next().unwrap();
-        let family = name.trim_end_matches("_total").trim_end_matches("_info");
+        let suffixes = ["_total", "_info", "_bucket", "_sum", "_count"];
+        let family = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
         assert!(described.contains(&("HELP", family)) && described.contains(&("TYPE", family)), "{line}");
         assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
         assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "twice: {line}");
@@ -155,9 +207,26 @@ fn names_follow_the_conventions() {
         ("portcullis_last_reload_failed", 0),
         ("portcullis_policy_enforced", 1),
         (r#"portcullis_build_info{version="0.1.0"}"#, 1),
+        (r#"portcullis_lan_ban_attempts_total{outcome="overflow"}"#, status.sentences["overflow"]),
+        (
+            r#"portcullis_lan_requests_total{api="shop",method="GET",status="4xx",verdict="refuse",reason="path-above-root"}"#,
+            status.apis[0].traffic.counts[1].count,
+        ),
+        (r#"portcullis_lan_request_duration_seconds_bucket{le="0.0005",api="shop"}"#, 3),
+        (r#"portcullis_lan_request_duration_seconds_bucket{le="10.0",api="shop"}"#, 5),
+        (r#"portcullis_lan_request_duration_seconds_bucket{le="+Inf",api="shop"}"#, 6),
+        (r#"portcullis_lan_request_duration_seconds_count{api="shop"}"#, 6),
+        (r#"portcullis_lan_gateway_duration_seconds_count{api="shop"}"#, 6),
+        (r#"portcullis_lan_protected{api="shop",mode="enforce"}"#, 1),
     ] {
         assert_eq!(samples.get(series), Some(&(value as f64)), "{series}\n{samples:#?}");
     }
+}
+
+#[test]
+fn latencies_are_told_in_seconds() {
+    let samples = parse(&render(&status()));
+    assert_eq!(samples[r#"portcullis_lan_request_duration_seconds_sum{api="shop"}"#], 11.5);
 }
 
 #[test]
@@ -167,6 +236,13 @@ fn an_empty_status_and_strange_names_are_well_formed() {
     let text = render(&status);
     parse(&text);
     assert!(text.contains(r#"interface="a\"b\\c\nd""#), "{text}");
+    status.apis[0].name = "a\"b\\c\nd".to_owned();
+    parse(&render(&status));
+    status.apis[0].traffic = ApiTraffic::default();
+    status.apis[0].steering = None;
+    parse(&render(&status));
+    status.apis.clear();
+    status.sentences.clear();
     status.interfaces.clear();
     status.reasons.clear();
     status.rules.clear();

@@ -14,6 +14,7 @@ mod lists;
 mod lookups;
 mod monitor;
 mod parse;
+mod quic;
 mod rate_bans;
 mod rates;
 mod size;

@@ -145,6 +145,10 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(policy: &str) -> Self {
         let loaded = Loaded::new(policy).unwrap_or_else(|error| panic!("{error:#}\nin:\n{policy}"));
+        Self::of(loaded)
+    }
+
+    pub(crate) fn of(loaded: Loaded) -> Self {
         let before = loaded.counters().expect("counters can be read");
         Self { loaded, before }
     }

@@ -6,6 +6,15 @@ use super::{super::*, config as with_defaults, whole};
 
 const EXAMPLE: &str = include_str!("../../../portcullis.example.toml");
 
+/// With the APIs and all else whose lines begin with `#` and no space.
+fn with_apis() -> String {
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(code) if code.starts_with(|char: char| char == '[' || char.is_ascii_lowercase()) => code,
+        _ => line,
+    };
+    EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn the_example_loads() {
     let config = whole(EXAMPLE).unwrap_or_else(|errors| panic!("{}", errors.report(false)));
@@ -15,6 +24,30 @@ fn the_example_loads() {
     assert_eq!(config.dmz.hygiene.reflection_ports, bare.dmz.hygiene.reflection_ports);
     assert_eq!(config.dmz.tables, bare.dmz.tables);
     assert_eq!(format!("{:?}", config.dmz.hygiene), format!("{:?}", bare.dmz.hygiene));
+    assert_eq!(config.reputation, bare.reputation);
+    assert_eq!(config.gateway, bare.gateway);
+    assert_eq!((config.apis, config.files), (vec![], vec![]));
+}
+
+#[test]
+fn the_example_with_its_apis_loads() {
+    let text = with_apis();
+    let config = whole(&text).unwrap_or_else(|errors| panic!("{}", errors.report(false)));
+    let [orders, shop] = &config.apis[..] else { panic!("{:?}", config.apis) };
+    // Again, what it calls defaults.
+    let bare = with_defaults("[[api]]\nname = \"orders\"\nport = 8080").apis.remove(0);
+    assert_eq!((orders.mode, orders.upstream_http, orders.forward), (bare.mode, bare.upstream_http, bare.forward));
+    assert_eq!((orders.limits, orders.timeouts), (bare.limits, bare.timeouts));
+    let open = |protocol: &api::Protocol| api::Protocol { hosts: vec![], content_types: vec![], ..protocol.clone() };
+    assert_eq!(open(&orders.protocol), bare.protocol);
+    let steered = |api: &api::Api| match &api.entry {
+        api::Entry::Steered(steered) => api::Steered { netns: None, upstream_tls: None, ..steered.clone() },
+        api::Entry::Proxy { .. } => panic!("{api:?}"),
+    };
+    assert_eq!(steered(orders), steered(&bare));
+    assert!(matches!(shop.entry, api::Entry::Proxy { .. }));
+    let named: Vec<_> = config.files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(named, ["internal-ca.pem", "api.pem", "api.key", "clients.pem", "shop.pem", "shop.key"]);
 }
 
 /// Each key that the parser asks for stands in its section of the example, be it commented out.
@@ -22,7 +55,8 @@ fn the_example_loads() {
 fn the_example_names_every_key() {
     let mut written = std::collections::BTreeSet::new();
     let mut section = String::new();
-    for line in EXAMPLE.lines() {
+    let example = with_apis();
+    for line in example.lines() {
         let line = line.trim_start_matches("# ").trim();
         if line.starts_with('[') && line.ends_with(']') {
             section = line.trim_matches(['[', ']']).to_owned() + ".";
@@ -36,7 +70,7 @@ fn the_example_names_every_key() {
             let key = key.trim();
             if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                 written.insert(format!("{prefix}{key}"));
-                if part.ends_with('{') {
+                if part.ends_with(['{', '[']) {
                     prefix = format!("{prefix}{key}.");
                 }
             }
@@ -46,11 +80,11 @@ fn the_example_names_every_key() {
             }
         }
     }
-    let document = DeTable::parse(EXAMPLE).unwrap();
-    let context = raw::Context::new(Source::new("example", EXAMPLE), false);
+    let document = DeTable::parse(&example).unwrap();
+    let context = raw::Context::new(Source::new("example", &example), false);
     lower::lower(raw::Table::root(document.get_ref(), &context), Path::new(""), vec![], &Overrides::default());
     let known = context.known.borrow();
-    assert!(known.len() > 60, "{known:?}");
+    assert!(known.len() > 110, "{known:?}");
     let missing: Vec<_> = known.iter().filter(|key| *key != "dmz" && !written.contains(*key)).collect();
     assert!(missing.is_empty(), "not in the example: {missing:?}; there: {written:?}");
 }
@@ -62,13 +96,15 @@ proptest! {
         cut in (0..EXAMPLE.len(), 0usize..200),
         from in (0..EXAMPLE.len(), 0usize..200),
         at in 0..EXAMPLE.len(),
+        apis: bool,
         rubbish in "[\\[\\]{}\"'=,.#\n\r\tü\u{0}\u{feff}a1-]{0,6}",
     ) {
         let slice = |text: &str, (start, length): (usize, usize)| {
             text.floor_char_boundary(start)..text.floor_char_boundary(start + length)
         };
-        let mut text = EXAMPLE.to_owned();
-        text.insert_str(EXAMPLE.floor_char_boundary(at), &format!("{rubbish}{}", &EXAMPLE[slice(EXAMPLE, from)]));
+        let mut text = if apis { with_apis() } else { EXAMPLE.to_owned() };
+        let piece = text[slice(&text, from)].to_owned();
+        text.insert_str(text.floor_char_boundary(at), &format!("{rubbish}{piece}"));
         text.replace_range(slice(&text, cut), "");
         if let Err(errors) = whole(&text) {
             let report = errors.report(false);

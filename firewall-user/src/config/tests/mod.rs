@@ -1,5 +1,6 @@
 //! Whole configurations: every kind of error with its place, all errors at once, and what values become.
 
+mod api;
 mod example;
 
 use super::*;
@@ -49,7 +50,8 @@ fn every_error_names_its_place() {
         ("interface = 1", (2, 1, "unknown key `interface`", "did you mean `interfaces`?")),
         ("[dmz]\nquux = 1", (3, 1, "unknown key `quux` in `dmz`", "known keys in `dmz`: `mode`")),
         ("[dmz.hygiene]\nfragment = true", (3, 1, "unknown key `fragment` in `dmz.hygiene`", "`fragments`")),
-        ("[[api]]\nname = \"x\"", (2, 3, "unknown key `api`", "known keys: `interfaces`")),
+        ("[[apis]]\nname = \"x\"", (2, 3, "unknown key `apis`", "did you mean `api`?")),
+        ("[[quux]]\nname = \"x\"", (2, 3, "unknown key `quux`", "known keys: `interfaces`")),
         ("dmz = 1", (2, 7, "`dmz` wants a table, not an integer", "")),
         ("dmz.list = {}", (2, 12, "`list` wants an array, not a table", "")),
         ("xdp_mode = true", (2, 12, "`xdp_mode` wants a string, not a boolean", "")),
@@ -456,9 +458,13 @@ fn events_do_not_go_into_a_file_that_is_read() {
 #[test]
 fn a_file_full_of_errors_is_soon_refused() {
     let began = std::time::Instant::now();
-    for (line, others) in
-        [("198.51.100.0/24\n", 0), ("[[dmz.list]]\n", 1), ("dmz.list = [\n", 0), ("a.b = [{ c = 1 }]\n", 1)]
-    {
+    for (line, others) in [
+        ("198.51.100.0/24\n", 0),
+        ("[[dmz.list]]\n", 1),
+        ("dmz.list = [\n", 0),
+        ("[[api]]\n", 1),
+        ("a.b = [{ c = 1 }]\n", 1),
+    ] {
         let errors = with_interface(&line.repeat(100_000)).unwrap_err();
         assert!(errors.problems().len() <= 1001 + others, "{line}: {}", errors.problems().len());
         assert!(errors.report(false).len() < 1 << 20, "{line}");
@@ -496,7 +502,8 @@ fn absent_keys_have_their_defaults() {
     assert_eq!((config.xdp_mode, config.on_agent_exit), (XdpMode::Auto, OnAgentExit::Keep));
     assert_eq!((config.metrics, config.control_group), (None, None));
     assert_eq!(config.events, Events { stdout: true, journald: false, file: None });
-    let Dmz { mode, exposure, lists, hygiene, size, rates, tables } = config.dmz;
+    let Dmz { mode, exposure, quic, lists, hygiene, size, rates, tables } = config.dmz;
+    assert_eq!(quic, Quic::Drop);
     assert!(mode == Mode::Enforce && exposure.is_none() && lists.is_empty() && rates.is_empty());
     assert!(hygiene.reflection && hygiene.bogons && !hygiene.fragments && !hygiene.private_sources);
     assert!(hygiene.reflection_ports.is_sorted() && hygiene.reflection_ports.contains(&11_211));

@@ -30,12 +30,14 @@ fn refusal(message: &str) -> Refusal {
 fn a_ban(prefix: IpNet) -> Ban {
     Ban {
         prefix,
+        layer: "operator".to_owned(),
         origin: "operator".to_owned(),
         rule: None,
         since: "2023-11-14T22:13:20.000Z".to_owned(),
         until: "2023-11-14T23:13:20.000Z".to_owned(),
         remaining_seconds: 3600,
         packets: 0,
+        cause: None,
     }
 }
 

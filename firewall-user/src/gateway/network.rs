@@ -1,0 +1,205 @@
+//! A network namespace in which ports are steered: the kernel's side of it, and what each port leads to.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use firewall_common::steer::SteerCounts;
+
+use super::worker::ApiSlot;
+use crate::{
+    config::api::{Existing, OnExit, Steered},
+    steering::{
+        Exemption, Flags, Probe, SteerError, Steering,
+        existing::{self, ExistingError},
+    },
+};
+
+/// Connections that may wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// Handshakes that had begun with the application end within this.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+pub(super) struct Network {
+    steering: Option<Arc<Steering>>,
+    /// Until the workers have it.
+    listener: Mutex<Option<TcpListener>>,
+    ports: ArcSwap<Ports>,
+}
+
+#[derive(Default)]
+struct Ports {
+    slots: HashMap<u16, Arc<ApiSlot>>,
+    flags: HashMap<u16, Flags>,
+}
+
+impl Ports {
+    /// What the kernel is told. While the policy is not confirmed, no port closes because we are gone.
+    fn flags(&self, confirmed: bool) -> Vec<(u16, Flags)> {
+        let each = self.flags.iter();
+        each.map(|(port, flags)| (*port, Flags { closed: flags.closed && confirmed, ..*flags })).collect()
+    }
+}
+
+impl Network {
+    /// For APIs that are not steered.
+    pub(super) fn none() -> Arc<Self> {
+        Arc::new(Self { steering: None, listener: Mutex::new(None), ports: ArcSwap::default() })
+    }
+
+    /// Loads the kernel's side for the namespace at `netns`, without taking a port yet.
+    pub(super) fn open(pins: &Path, netns: Option<&Path>) -> Result<Self, SteerError> {
+        let steering = Steering::open(pins, netns)?;
+        let listener = steering.listener().map_err(SteerError::Listener)?;
+        Ok(Self { steering: Some(Arc::new(steering)), listener: Mutex::new(Some(listener)), ports: ArcSwap::default() })
+    }
+
+    /// The listener that connections are handed to, for the workers; once.
+    pub(super) fn take_listener(&self) -> Option<TcpListener> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes `listener` the one of the kernel.
+    pub(super) fn serve(&self, listener: &TcpListener) -> Result<(), SteerError> {
+        self.steering.as_ref().map_or(Ok(()), |steering| steering.set_listener(listener))
+    }
+
+    /// Takes these ports over, and no others. Connections from before that nobody inspects are reset, where an API says so.
+    pub(super) fn route<'s>(
+        &self,
+        slots: HashMap<u16, Arc<ApiSlot>>,
+        entries: impl Iterator<Item = &'s Steered>,
+        confirmed: bool,
+    ) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        let before = self.ports.load_full();
+        let mut flags = HashMap::new();
+        let mut reset = HashSet::new();
+        for entry in entries {
+            let of_entry = Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
+            flags.extend(entry.ports.iter().map(|port| (*port, of_entry)));
+            if entry.existing == Existing::Reset {
+                reset.extend(entry.ports.iter().filter(|port| !before.flags.contains_key(port)));
+            }
+        }
+        let reset: Vec<(u16, Flags)> = reset.into_iter().map(|port| (port, flags[&port])).collect();
+        let ports = Ports { slots, flags };
+        let told = ports.flags(confirmed);
+        // First what leads somewhere, then the ports that lead there.
+        self.ports.store(Arc::new(ports));
+        steering.set_ports(&told)?;
+        if !reset.is_empty() {
+            reset_existing(Arc::clone(steering), reset);
+        }
+        Ok(())
+    }
+
+    /// The policy is in force for good.
+    pub(super) fn confirm(&self) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        steering.set_ports(&self.ports.load().flags(true))
+    }
+
+    pub(super) fn slot(&self, port: u16) -> Option<Arc<ApiSlot>> {
+        self.ports.load().slots.get(&port).cloned()
+    }
+
+    pub(super) fn is_probe(&self, peer: SocketAddr) -> bool {
+        self.steering.as_ref().is_some_and(|steering| steering.is_probe(peer))
+    }
+
+    /// A socket for the application at `destination`; the exemption must live until it is connected.
+    pub(super) fn upstream_socket(&self, destination: SocketAddr) -> io::Result<(TcpStream, Option<Exemption>)> {
+        let Some(steering) = &self.steering else { return Err(io::ErrorKind::Unsupported.into()) };
+        let flags = self.ports.load().flags.get(&destination.port()).copied().unwrap_or_default();
+        steering.upstream_socket(destination, flags.local_clients)
+    }
+
+    pub(super) fn beat(&self) {
+        if let Some(steering) = &self.steering {
+            steering.beat();
+        }
+    }
+
+    pub(super) fn withdraw(&self) -> Result<(), SteerError> {
+        self.steering.as_ref().map_or(Ok(()), |steering| steering.withdraw())
+    }
+
+    /// No port is steered any more; what was handed over can still be accepted.
+    pub(super) fn leave(&self) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        steering.set_ports(&[])?;
+        steering.withdraw()
+    }
+
+    /// Whether the kernel hands connections to us.
+    pub(super) fn in_force(&self) -> Result<bool, SteerError> {
+        self.steering.as_ref().map_or(Ok(true), |steering| steering.in_force())
+    }
+
+    pub(super) fn counts(&self) -> Result<BTreeMap<u16, SteerCounts>, SteerError> {
+        self.steering.as_ref().map_or_else(|| Ok(BTreeMap::new()), |steering| steering.counts())
+    }
+
+    /// Whether an application listens on a port.
+    pub(super) fn listens(&self, port: u16) -> io::Result<bool> {
+        match &self.steering {
+            Some(steering) => Ok(!existing::listening(steering.netns(), port)?.is_empty()),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Tries the real path to a port; may take seconds.
+    pub(super) fn probe(&self, port: u16) -> io::Result<Probe> {
+        match &self.steering {
+            Some(steering) => steering.probe(port),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Resets connections older than the gateway, and again those whose handshake was under way.
+fn reset_existing(steering: Arc<Steering>, ports: Vec<(u16, Flags)>) {
+    let reset = move || {
+        for last in [false, true] {
+            match existing::reset(steering.netns(), &ports) {
+                Ok(found) => {
+                    if found.reset > 0 {
+                        tracing::info!("{} connections older than the gateway were reset", found.reset);
+                    }
+                    if found.handshakes == 0 || last {
+                        return;
+                    }
+                    std::thread::sleep(HANDSHAKE);
+                }
+                Err(error @ (ExistingError::Unsupported | ExistingError::NotTold | ExistingError::Io(_))) => {
+                    return tracing::error!("connections older than the gateway go on uninspected: {error}");
+                }
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("reset-existing".to_owned()).spawn(reset) {
+        tracing::error!("connections older than the gateway go on uninspected: {error}");
+    }
+}
+
+/// A listener of a reverse proxy.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM.nonblocking(),
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    // Its successor may listen while this one drains.
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

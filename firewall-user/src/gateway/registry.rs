@@ -1,0 +1,127 @@
+//! Who is connected: how many connections each client has, and the means to end them.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::reputation;
+
+/// How a connection is told to end.
+#[derive(Default)]
+pub(super) struct Handle {
+    /// Ends it as soon as no request is under way.
+    pub(super) drain: Notify,
+    pub(super) draining: AtomicBool,
+    /// Ends it at once.
+    pub(super) abort: Notify,
+    pub(super) aborted: AtomicBool,
+}
+
+impl Handle {
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.drain.notify_one();
+    }
+
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        self.abort.notify_one();
+    }
+}
+
+/// Every open connection of all workers.
+#[derive(Default)]
+pub(super) struct Registry {
+    clients: Mutex<HashMap<IpAddr, Vec<Open>>>,
+    total: AtomicU32,
+}
+
+struct Open {
+    api: Arc<str>,
+    handle: Arc<Handle>,
+}
+
+/// Why a connection was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Total,
+    Client,
+}
+
+impl Registry {
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Vec<Open>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Admits a connection within these bounds; it counts until the ticket is dropped.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        api: &Arc<str>,
+        most: u32,
+        most_of_client: u32,
+    ) -> Result<Ticket, Full> {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= most {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Total);
+        }
+        let key = reputation::key(peer);
+        let handle = Arc::new(Handle::default());
+        let mut clients = self.clients();
+        let open = clients.entry(key).or_default();
+        if open.len() >= most_of_client as usize {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Client);
+        }
+        open.push(Open { api: Arc::clone(api), handle: Arc::clone(&handle) });
+        Ok(Ticket { registry: Arc::clone(self), key, handle })
+    }
+
+    /// Ends every connection of a client at once; how many.
+    pub(super) fn abort(&self, client: IpAddr) -> usize {
+        let clients = self.clients();
+        let open = clients.get(&reputation::key(client)).map_or(&[][..], Vec::as_slice);
+        open.iter().for_each(|open| open.handle.abort());
+        open.len()
+    }
+
+    /// Ends connections as soon as they have no request under way: those of one API, or all.
+    pub(super) fn drain(&self, api: Option<&str>) {
+        let clients = self.clients();
+        let open = clients.values().flatten().filter(|open| api.is_none_or(|api| *open.api == *api));
+        open.for_each(|open| open.handle.drain());
+    }
+}
+
+/// An admitted connection.
+pub(super) struct Ticket {
+    registry: Arc<Registry>,
+    key: IpAddr,
+    pub(super) handle: Arc<Handle>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.registry.total.fetch_sub(1, Ordering::Relaxed);
+        let mut clients = self.registry.clients();
+        if let Some(open) = clients.get_mut(&self.key) {
+            if let Some(place) = open.iter().position(|open| Arc::ptr_eq(&open.handle, &self.handle)) {
+                open.swap_remove(place);
+            }
+            if open.is_empty() {
+                clients.remove(&self.key);
+            }
+        }
+    }
+}
