@@ -115,8 +115,7 @@ async fn record(mut stream: TcpStream, shared: Arc<Shared>) {
     };
     let mut buffer = vec![0; 1 << 16];
     let mut continued = false;
-    loop {
-        let Ok(length @ 1..) = stream.read(&mut buffer).await else { break };
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
         let answers = shared.take_in(number, &buffer[..length], &mut continued);
         shared.changed.notify_all();
         let Some(answers) = answers else { break };

@@ -19,9 +19,9 @@ use self::{
 };
 
 /// Runs of each case and side, in turns, so that a slow moment hits both alike.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Of each run.
-const SECONDS: u64 = 4;
+const SECONDS: u64 = 3;
 /// Before a case is measured: caches, connections to the upstream, branch predictors.
 const WARM_UP: Duration = Duration::from_millis(1000);
 
