@@ -64,6 +64,9 @@ pod!(OwnEntry: 16);
 
 /// Kinds of [`OwnEntry`].
 pub mod own {
+    /// There is no entry in force. Not an `Option`: for none, the compiler would leave its content undefined, which the
+    /// verifier does not forgive.
+    pub const NONE: u32 = u32::MAX;
     /// To the application: never steered.
     pub const UPSTREAM: u32 = 0;
     /// To find out whether connections are steered: always is.
@@ -119,15 +122,14 @@ pub fn is_local(remote: &Addr, local: &Addr) -> bool {
     remote == local || *remote == LOOPBACK_V6 || (remote.is_v4() && u32::from_be(remote.v4_word()) >> 24 == 127)
 }
 
-/// `flags` are those of the port, `own` is the kind of an entry in force for exactly this connection.
+/// `flags` are those of the port, `own` is the kind of the entry for exactly this connection.
 #[inline(always)]
-pub const fn way(flags: u32, is_local: bool, own: Option<u32>) -> Way {
+pub const fn way(flags: u32, is_local: bool, own: u32) -> Way {
     match own {
         _ if !is_local => Way::Steer,
-        Some(own::PROBE) => Way::Probe,
-        Some(_) => Way::Exempt,
-        None if flags & flag::LOCAL_CLIENTS != 0 => Way::Steer,
-        None => Way::Exempt,
+        own::PROBE => Way::Probe,
+        own::NONE if flags & flag::LOCAL_CLIENTS != 0 => Way::Steer,
+        _ => Way::Exempt,
     }
 }
 
@@ -169,17 +171,17 @@ mod tests {
     fn who_is_steered() {
         const LOCAL: u32 = flag::LOCAL_CLIENTS;
         // Nobody outside is exempt, whatever was registered.
-        for own in [None, Some(own::UPSTREAM), Some(own::PROBE), Some(7)] {
+        for own in [own::NONE, own::UPSTREAM, own::PROBE, 7] {
             for flags in [0, flag::CLOSED, LOCAL, flag::CLOSED | LOCAL] {
                 assert_eq!(way(flags, false, own), Way::Steer);
             }
         }
-        assert_eq!(way(0, true, None), Way::Exempt);
-        assert_eq!(way(flag::CLOSED, true, None), Way::Exempt);
-        assert_eq!(way(LOCAL, true, None), Way::Steer);
-        assert_eq!(way(LOCAL, true, Some(own::UPSTREAM)), Way::Exempt);
+        assert_eq!(way(0, true, own::NONE), Way::Exempt);
+        assert_eq!(way(flag::CLOSED, true, own::NONE), Way::Exempt);
+        assert_eq!(way(LOCAL, true, own::NONE), Way::Steer);
+        assert_eq!(way(LOCAL, true, own::UPSTREAM), Way::Exempt);
         for flags in [0, LOCAL] {
-            assert_eq!(way(flags, true, Some(own::PROBE)), Way::Probe);
+            assert_eq!(way(flags, true, own::PROBE), Way::Probe);
         }
     }
 }

@@ -6,8 +6,10 @@
 
 pub mod agent;
 pub mod frame;
+pub mod http;
 pub mod loaded;
 pub mod netns;
 pub mod raw;
 pub mod servers;
+pub mod smuggling;
 pub mod traffic;

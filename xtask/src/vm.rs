@@ -32,13 +32,14 @@ pub(crate) struct Args {
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// What is run, with the seconds that emulation may take.
-const PROGRAMS: [(&str, u32); 7] = [
+const PROGRAMS: [(&str, u32); 8] = [
     ("verdicts", 900),
     ("exposure", 300),
     ("attachment", 400),
     ("operation", 300),
     ("death", 400),
     ("reload", 400),
+    ("steering", 400),
     ("demo", 600),
 ];
 

@@ -23,7 +23,7 @@ use aya_ebpf::{
 use firewall_common::{
     address::Addr,
     packet::protocol,
-    steer::{HEARTBEAT_LIFETIME, OwnEntry, OwnKey, SteerCounts, Way, flag, is_local, seen, way},
+    steer::{HEARTBEAT_LIFETIME, OwnEntry, OwnKey, SteerCounts, Way, flag, is_local, own, seen, way},
 };
 
 use crate::maps::{CONTROL, COUNTS, LISTENER, OWN, PORTS};
@@ -56,14 +56,18 @@ fn judge(ctx: &SkLookupContext) -> u32 {
     let (remote, local) = addresses(ctx);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let own = if remote == local {
+    let mut entry_in_force = core::ptr::null_mut();
+    let mut kind = own::NONE;
+    if remote == local {
         let source_port = u16::from_be(field!(ctx, remote_port));
-        OWN.get_ptr_mut(OwnKey { address: local, port: port as u16, source_port })
-    } else {
-        None
-    };
-    // SAFETY: a live map value; only the agent writes these fields, and before anybody can look for them.
-    let kind = own.and_then(|own| unsafe { ((*own).until > now).then_some((*own).kind) });
+        if let Some(entry) = OWN.get_ptr_mut(OwnKey { address: local, port: port as u16, source_port }) {
+            // SAFETY: a live map value; only the agent writes these fields, and before anybody can look for them.
+            let (until, its_kind) = unsafe { ((*entry).until, (*entry).kind) };
+            if until > now {
+                (entry_in_force, kind) = (entry, its_kind);
+            }
+        }
+    }
     let way = way(flags, is_local(&remote, &local), kind);
     if way == Way::Exempt {
         count(port, |counts| &mut counts.exempt);
@@ -71,7 +75,7 @@ fn judge(ctx: &SkLookupContext) -> u32 {
     }
     let handed_over = is_alive(now) && hand_over(ctx, port);
     if way == Way::Probe {
-        tell(own, if handed_over { seen::STEERED } else { seen::GONE });
+        tell(entry_in_force, if handed_over { seen::STEERED } else { seen::GONE });
     }
     match (handed_over, way) {
         (true, Way::Probe) => count(port, |counts| &mut counts.probed),
@@ -149,8 +153,8 @@ fn with_listener<T>(then: impl FnOnce(*mut bpf_sock) -> T) -> Option<T> {
 
 /// Tells the agent what became of its probe.
 #[inline(always)]
-fn tell(probe: Option<*mut OwnEntry>, what: u32) {
-    if let Some(probe) = probe {
+fn tell(probe: *mut OwnEntry, what: u32) {
+    if !probe.is_null() {
         // SAFETY: a live map value; the word is written whole.
         unsafe { core::ptr::write_volatile(&raw mut (*probe).seen, what) };
     }

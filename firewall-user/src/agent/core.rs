@@ -25,6 +25,7 @@ use crate::{
         Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
+    gateway::Gateway,
     host::{
         addresses::{self, Guarded},
         interface::Interface,
@@ -54,6 +55,7 @@ pub struct Core {
     pub sinks: Arc<Sinks>,
     /// Needs no core: whoever has a clone may use it while this one is busy.
     pub condemner: Condemner,
+    pub gateway: Gateway,
     pub reloads: api::Reloads,
     pub started: Instant,
     /// Until when the policy must be confirmed, and what was there before.
@@ -98,6 +100,7 @@ impl Core {
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
+            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none()),
             sinks,
             condemner,
             reloads: api::Reloads::default(),
@@ -140,9 +143,19 @@ impl Core {
             core.restore_offloads();
             return Err(error);
         }
+        let generation = core.compiled.policy.generation;
+        let served = core.gateway.prepare(&core.config, generation).and_then(|policy| core.gateway.commit(policy));
+        if let Err(error) = served {
+            core.gateway.withdraw();
+            before.restore(&mut core.links);
+            core.restore_offloads();
+            return Err(error.into());
+        }
         drop(before);
         adopted.keep();
         core.settle(compiled)?;
+        let gateway = core.gateway.reputation();
+        core.condemner.on_unban(move |prefix| gateway.forget(prefix));
         Ok(core)
     }
 
@@ -191,25 +204,36 @@ impl Core {
         let late = (config.metrics, config.control_group.clone()) != self.bound;
         let late =
             late.then(|| "`[metrics]` and `[control]` have changed: they take effect with the next start".to_owned());
+        let same_apis = config.apis == self.config.apis
+            && config.gateway == self.config.gateway
+            && config.reputation == self.config.reputation;
         let same_place = config.interfaces == self.config.interfaces
             && config.xdp_mode == self.config.xdp_mode
             && config.on_agent_exit == self.config.on_agent_exit
             && config.dmz.tables == self.config.dmz.tables;
-        if compiled == self.compiled && same_place {
-            self.config = config;
-            self.publish_exempt()?;
-            self.warn("restart", late);
-            return Ok(events.is_some());
+        let unchanged = compiled == self.compiled && same_place && same_apis;
+        if !unchanged {
+            compiled.policy.generation = generation.wrapping_add(1);
         }
-        compiled.policy.generation = generation.wrapping_add(1);
-        if let Err(error) = self.swap(config, compiled, &interfaces) {
-            if let Some(Err(back)) = events.map(|events| self.sinks.reconfigure(&events)) {
+        // Certificates may have changed even so. What can fail of the gateway fails before anything changes.
+        let prepared = self.gateway.prepare(&config, compiled.policy.generation).map_err(CoreError::from);
+        let swapped = prepared.and_then(|prepared| {
+            if unchanged {
+                self.config = config;
+                self.publish_exempt()?;
+            } else {
+                self.swap(config, compiled, &interfaces)?;
+            }
+            Ok(self.gateway.commit(prepared)?)
+        });
+        if let Err(error) = swapped {
+            if let Some(Err(back)) = events.as_ref().map(|events| self.sinks.reconfigure(events)) {
                 tracing::error!("events do not go where they went before: {back}");
             }
             return Err(error);
         }
         self.warn("restart", late);
-        Ok(true)
+        Ok(!unchanged || events.is_some())
     }
 
     fn swap(&mut self, config: Config, compiled: Compiled, interfaces: &[Interface]) -> Result<(), CoreError> {
@@ -431,7 +455,8 @@ impl Core {
     pub fn confirm(&mut self) -> Result<(), CoreError> {
         let Some(pending) = self.confirm.take() else { return Ok(()) };
         let result = find_interfaces(&self.config.interfaces, &self.config.interfaces)
-            .and_then(|interfaces| self.attach_all(&interfaces));
+            .and_then(|interfaces| self.attach_all(&interfaces))
+            .and_then(|()| Ok(self.gateway.confirm()?));
         if result.is_err() {
             self.confirm = Some(pending);
         }
@@ -455,6 +480,7 @@ impl Core {
     /// Goes back to what was there before an unconfirmed start.
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
+            self.gateway.withdraw();
             before.restore(&mut self.links);
             self.restore_offloads();
         }
@@ -475,11 +501,6 @@ impl Core {
                 Err(error) => self.warn("trace", Some(format!("no traces: {error}"))),
             }
         }
-    }
-
-    /// What the gateway says of each API.
-    pub fn apis_status(&self) -> Vec<api::ApiStatus> {
-        Vec::new()
     }
 
     pub fn warnings(&self) -> Vec<String> {

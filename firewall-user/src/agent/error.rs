@@ -6,6 +6,7 @@ use crate::{
     config,
     dmz::{instance::InstanceError, link::LinkError, shared::SharedError, slots::Exhausted},
     events::SinkError,
+    gateway::GatewayError,
     host::interface::OffloadError,
 };
 
@@ -27,6 +28,7 @@ pub enum CoreError {
     /// Merged packets would be judged as one.
     Merging(OffloadError),
     Sinks(SinkError),
+    Gateway(GatewayError),
     /// None could be started.
     Thread(std::io::Error),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for CoreError {
                  them as they came"
             ),
             Self::Sinks(error) => error.fmt(f),
+            Self::Gateway(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread: {error}"),
         }
     }
@@ -63,4 +66,4 @@ macro_rules! from {
         })*
     };
 }
-from!(config::Errors => Config, Exhausted => Rules, SharedError => Shared, InstanceError => Instance, LinkError => Link, SinkError => Sinks);
+from!(config::Errors => Config, Exhausted => Rules, SharedError => Shared, InstanceError => Instance, LinkError => Link, SinkError => Sinks, GatewayError => Gateway);

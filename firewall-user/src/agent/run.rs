@@ -42,6 +42,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(200);
 
 pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
+    raise_descriptors();
     let filter = if args.trace { "info,portcullis_ebpf=debug" } else { "info" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
@@ -96,6 +97,14 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
             }
             _ => Err(error),
         },
+    }
+}
+
+/// A connection takes a descriptor, or two: as many as the system allows.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _as_they_are = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
@@ -154,6 +163,7 @@ async fn serve(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     announce(&service);
+    probe(&service.core());
     loop {
         let wake = tokio::select! {
             _ = stop.0.recv() => Wake::Stop,
@@ -189,6 +199,20 @@ async fn serve(
                 }
             }
         }
+    }
+    let drainage = {
+        let mut core = service.core();
+        core.gateway.withdraw();
+        core.gateway.drainage()
+    };
+    tokio::select! {
+        left = drainage.wait() => {
+            if left > 0 {
+                tracing::warn!("{left} connections did not end in time and are cut off");
+            }
+        }
+        _ = stop.0.recv() => tracing::warn!("told to stop once more: connections are cut off"),
+        _ = stop.1.recv() => tracing::warn!("told to stop once more: connections are cut off"),
     }
     let service = Arc::clone(&service);
     spawn_blocking(move || shut_down(&service)).await?;
@@ -240,6 +264,12 @@ fn look_around(core: &mut Core) {
     core.warn("host", result.err().map(|error| error.to_string()));
 }
 
+/// Proves that steered ports lead to us. It waits for connections, so not with the core held.
+fn probe(core: &Core) {
+    let probes = core.gateway.probes();
+    let _tried_again = std::thread::Builder::new().name("probes".to_owned()).spawn(move || probes.run());
+}
+
 /// `true` if the policy was taken back.
 fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     let mut core = service.core();
@@ -249,6 +279,7 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         return true;
     }
     if sweep {
+        probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
         core.condemner.sweep(bans::now());
@@ -277,6 +308,7 @@ fn shut_down(service: &Service) {
         tracing::warn!("stopped before the policy was confirmed: it is taken back");
         core.roll_back();
     }
+    core.gateway.stop();
     core.condemner.settle(Duration::from_secs(1));
     let text = bans::to_save(&core.shared, &core.condemner);
     if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {

@@ -208,7 +208,7 @@ fn status(core: &mut Core) -> api::Status {
         reasons: reasons.collect(),
         rules: rules(core, &counters),
         tables: tables(core),
-        apis: core.apis_status(),
+        apis: core.gateway.status(),
         sentences: core.condemner.outcomes().map(|(outcome, count)| (outcome.to_owned(), count)).collect(),
         events: api::EventCounts {
             delivered: sinks.delivered,

@@ -34,14 +34,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 
+pub use self::{reputation::Reputation, status::Probes};
 use self::{
     metrics::Metrics,
     network::Network,
     policy::ApiPolicy,
     registry::Registry,
-    reputation::Reputation,
     worker::{ApiSlot, Entrance, Routing, Shared, Thread},
 };
 use crate::{
@@ -93,6 +92,9 @@ pub struct Gateway {
     networks: HashMap<Option<PathBuf>, (Arc<Network>, Arc<Entrance>)>,
     proxies: HashMap<SocketAddr, Arc<Entrance>>,
     keeper: Option<Keeper>,
+    findings: Arc<status::Findings>,
+    /// The policy is in force for good. Until then no port is closed by our end.
+    confirmed: bool,
 }
 
 /// A policy that can be served, before it is.
@@ -104,10 +106,10 @@ pub struct Prepared {
 }
 
 impl Gateway {
-    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Condemner) -> Self {
+    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Condemner, confirmed: bool) -> Self {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::default()),
-            reputation: Reputation::new(config.reputation, condemner),
+            reputation: Arc::new(Reputation::new(config.reputation, condemner)),
             limits: ArcSwap::from_pointee(config.gateway),
             began: Instant::now(),
         });
@@ -121,7 +123,22 @@ impl Gateway {
             networks: HashMap::new(),
             proxies: HashMap::new(),
             keeper: None,
+            findings: Arc::default(),
+            confirmed,
         }
+    }
+
+    /// What the API's clients have earned.
+    pub fn reputation(&self) -> Arc<Reputation> {
+        Arc::clone(&self.shared.reputation)
+    }
+
+    /// The policy is in force for good: ports follow what the configuration says of the agent's end.
+    pub fn confirm(&mut self) -> Result<(), GatewayError> {
+        self.confirmed = true;
+        self.networks.values().try_for_each(|(network, _)| network.confirm()).map_err(|source| {
+            GatewayError::Steer { api: String::new(), source }
+        })
     }
 
     /// Does all of `config` that can fail: reads certificates, binds, loads. Nothing changes for clients yet.
@@ -258,7 +275,7 @@ impl Gateway {
                 (None, None) => continue,
             };
             let slots = routes.remove(&place).unwrap_or_default();
-            if let Err(source) = network.route(slots, steered.iter().map(|(_, entry)| *entry)) {
+            if let Err(source) = network.route(slots, steered.iter().map(|(_, entry)| *entry), self.confirmed) {
                 result = Err(fail(source));
             }
             self.networks.insert(place, (network, entrance));
@@ -279,11 +296,6 @@ impl Gateway {
             None => {}
         }
         result
-    }
-
-    /// Bans of this prefix were lifted: its clients start anew.
-    pub fn forget(&self, prefix: IpNet) {
-        self.shared.reputation.forget(prefix);
     }
 
     /// New connections are no longer ours: those that are steered go where `on_agent_exit` says.
@@ -307,7 +319,7 @@ impl Gateway {
     pub fn stop(&mut self) {
         self.keeper = None;
         self.networks.values().for_each(|(_, entrance)| entrance.close());
-        self.threads.clear();
+        self.threads.drain(..).for_each(Thread::join);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A network namespace in which ports are steered: the kernel's side of it, and what each port leads to.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use firewall_common::steer::SteerCounts;
 
 use super::worker::ApiSlot;
 use crate::{
@@ -38,6 +39,14 @@ struct Ports {
     flags: HashMap<u16, Flags>,
 }
 
+impl Ports {
+    /// What the kernel is told. While the policy is not confirmed, no port closes because we are gone.
+    fn flags(&self, confirmed: bool) -> Vec<(u16, Flags)> {
+        let each = self.flags.iter();
+        each.map(|(port, flags)| (*port, Flags { closed: flags.closed && confirmed, ..*flags })).collect()
+    }
+}
+
 impl Network {
     /// For APIs that are not steered.
     pub(super) fn none() -> Arc<Self> {
@@ -55,10 +64,6 @@ impl Network {
         })
     }
 
-    pub(super) fn steering(&self) -> Option<&Arc<Steering>> {
-        self.steering.as_ref()
-    }
-
     /// The listener that connections are handed to, for the workers; once.
     pub(super) fn take_listener(&self) -> Option<TcpListener> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -74,6 +79,7 @@ impl Network {
         &self,
         slots: HashMap<u16, Arc<ApiSlot>>,
         entries: impl Iterator<Item = &'s Steered>,
+        confirmed: bool,
     ) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
         let before = self.ports.load_full();
@@ -88,14 +94,21 @@ impl Network {
             }
         }
         let reset: Vec<(u16, Flags)> = reset.into_iter().map(|port| (port, flags[&port])).collect();
-        let ports: Vec<(u16, Flags)> = flags.iter().map(|(port, flags)| (*port, *flags)).collect();
+        let ports = Ports { slots, flags };
+        let told = ports.flags(confirmed);
         // First what leads somewhere, then the ports that lead there.
-        self.ports.store(Arc::new(Ports { slots, flags }));
-        steering.set_ports(&ports)?;
+        self.ports.store(Arc::new(ports));
+        steering.set_ports(&told)?;
         if !reset.is_empty() {
             reset_existing(Arc::clone(steering), reset);
         }
         Ok(())
+    }
+
+    /// The policy is in force for good.
+    pub(super) fn confirm(&self) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        steering.set_ports(&self.ports.load().flags(true))
     }
 
     pub(super) fn slot(&self, port: u16) -> Option<Arc<ApiSlot>> {
@@ -128,6 +141,23 @@ impl Network {
         let Some(steering) = &self.steering else { return Ok(()) };
         steering.set_ports(&[])?;
         steering.withdraw()
+    }
+
+    /// Whether the kernel hands connections to us.
+    pub(super) fn in_force(&self) -> Result<bool, SteerError> {
+        self.steering.as_ref().map_or(Ok(true), |steering| steering.in_force())
+    }
+
+    pub(super) fn counts(&self) -> Result<BTreeMap<u16, SteerCounts>, SteerError> {
+        self.steering.as_ref().map_or_else(|| Ok(BTreeMap::new()), |steering| steering.counts())
+    }
+
+    /// Whether an application listens on a port.
+    pub(super) fn listens(&self, port: u16) -> io::Result<bool> {
+        match &self.steering {
+            Some(steering) => Ok(!existing::listening(steering.netns(), port)?.is_empty()),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Tries the real path to a port; may take seconds.

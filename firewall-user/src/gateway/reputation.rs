@@ -45,7 +45,8 @@ pub(super) struct Conduct {
     pub(super) weight: u32,
 }
 
-pub(super) struct Reputation {
+/// The scores of all clients, and the bans that are carried out here.
+pub struct Reputation {
     config: ArcSwap<config::api::Reputation>,
     scores: Scores,
     /// How many scores there may be; a good request need not look for its client's if there are none.
@@ -154,7 +155,7 @@ impl Reputation {
     }
 
     /// Clients in this prefix start anew.
-    pub(super) fn forget(&self, prefix: IpNet) {
+    pub fn forget(&self, prefix: IpNet) {
         self.scores.forgive(prefix.addr());
         self.banned().retain(|client, _| !prefix.contains(client));
     }

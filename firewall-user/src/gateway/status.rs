@@ -1,1 +1,170 @@
-//! What `status` tells of the gateway.
+//! What `status` tells of the gateway, and the probes that prove it.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{Gateway, network::Network};
+use crate::{
+    config::{
+        Mode,
+        api::{Api, Entry, Steered, Upstream},
+    },
+    control::api::{ApiStatus, Steering},
+    steering::Probe,
+};
+
+/// What the last probe of each port found, and whether anything listens behind it.
+#[derive(Default)]
+pub(super) struct Findings(Mutex<HashMap<(Option<PathBuf>, u16), Finding>>);
+
+#[derive(Clone)]
+struct Finding {
+    /// To read.
+    probe: String,
+    /// Why requests do not go through us, or may not.
+    problem: Option<String>,
+}
+
+/// The ports to probe. It takes seconds, so not with the agent's state held.
+pub struct Probes {
+    findings: Arc<Findings>,
+    ports: Vec<(Option<PathBuf>, u16, Arc<Network>)>,
+}
+
+impl Probes {
+    /// Tries every steered port by its real path. Blocks.
+    pub fn run(self) {
+        for (place, port, network) in self.ports {
+            let finding = examine(&network, port);
+            let mut findings = self.findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (place, port);
+            if let Some(problem) = &finding.problem
+                && findings.get(&key).is_none_or(|before| before.problem.as_ref() != Some(problem))
+            {
+                tracing::warn!("port {port}: {problem}");
+            }
+            findings.insert(key, finding);
+        }
+    }
+}
+
+fn examine(network: &Network, port: u16) -> Finding {
+    let (probe, problem) = match network.probe(port) {
+        Ok(Probe::Intercepted) => ("intercepted".to_owned(), None),
+        Ok(Probe::NotInForce) => {
+            ("not in force".to_owned(), Some("the kernel does not hand connections to this agent".to_owned()))
+        }
+        Ok(Probe::Diverted { address }) => (
+            format!("diverted at {address}"),
+            Some(format!(
+                "connections to {address} go elsewhere before they can be steered: destination NAT, as of a published \
+                 container; `netns` takes steering into its namespace"
+            )),
+        ),
+        Ok(Probe::Unreachable { address, error }) => {
+            (format!("unreachable at {address}"), Some(format!("no connection to {address} could be tried: {error}")))
+        }
+        Ok(Probe::NoAddress) => ("no address but loopback".to_owned(), None),
+        Err(error) => ("not tried".to_owned(), Some(format!("the addresses cannot be listed: {error}"))),
+    };
+    let silent = network.listens(port).is_ok_and(|listens| !listens);
+    let problem = problem.or_else(|| silent.then(|| "nothing listens behind the port".to_owned()));
+    Finding { probe, problem }
+}
+
+impl Gateway {
+    /// Every steered port, to be probed.
+    pub fn probes(&self) -> Probes {
+        let steered = self.apis.values().filter_map(|(api, _)| match &api.entry {
+            Entry::Steered(steered) => Some(steered),
+            Entry::Proxy { .. } => None,
+        });
+        let ports = steered.flat_map(|steered| {
+            let network = self.networks.get(&steered.netns).map(|(network, _)| network);
+            let of_port = |port: &u16| Some((steered.netns.clone(), *port, Arc::clone(network?)));
+            steered.ports.iter().filter_map(of_port).collect::<Vec<_>>()
+        });
+        Probes { findings: Arc::clone(&self.findings), ports: ports.collect() }
+    }
+
+    pub fn status(&self) -> Vec<ApiStatus> {
+        self.apis.values().map(|(api, _)| self.status_of(api)).collect()
+    }
+
+    fn status_of(&self, api: &Api) -> ApiStatus {
+        let (steering, problem) = match &api.entry {
+            Entry::Steered(steered) => {
+                let (steering, problem) = self.steering(steered);
+                (Some(steering), problem)
+            }
+            Entry::Proxy { .. } => (None, None),
+        };
+        ApiStatus {
+            name: api.name.to_string(),
+            mode: match api.mode {
+                Mode::Enforce => "enforce",
+                Mode::Monitor => "monitor",
+            }
+            .to_owned(),
+            entry: entry(&api.entry),
+            tls: api.tls.is_some(),
+            protected: problem.is_none(),
+            problem,
+            steering,
+            traffic: self.metrics.api(&api.name).traffic(),
+        }
+    }
+
+    fn steering(&self, steered: &Steered) -> (Steering, Option<String>) {
+        let mut told = Steering::default();
+        let Some((network, _)) = self.networks.get(&steered.netns) else {
+            return (told, Some("its network namespace is not steered".to_owned()));
+        };
+        let mut problem = match network.in_force() {
+            Ok(true) => None,
+            Ok(false) => Some("the kernel does not hand connections to this agent".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        match network.counts() {
+            Ok(counts) => {
+                for count in steered.ports.iter().filter_map(|port| counts.get(port)) {
+                    told.steered += count.steered;
+                    told.exempt += count.exempt;
+                    told.gone_open += count.gone_open;
+                    told.gone_closed += count.gone_closed;
+                }
+            }
+            Err(error) => problem = problem.or_else(|| Some(error.to_string())),
+        }
+        let findings = self.findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = steered.ports.iter().map(|port| findings.get(&(steered.netns.clone(), *port)).cloned());
+        let found: Vec<Option<Finding>> = found.collect();
+        let worst = found.iter().flatten().find(|finding| finding.problem.is_some());
+        told.probe = match worst.or_else(|| found.iter().flatten().next()) {
+            Some(finding) => finding.probe.clone(),
+            None => "not yet".to_owned(),
+        };
+        problem = problem.or_else(|| worst.and_then(|finding| finding.problem.clone()));
+        (told, problem)
+    }
+}
+
+/// How connections arrive, and where requests go, to read.
+fn entry(entry: &Entry) -> String {
+    match entry {
+        Entry::Steered(steered) => {
+            let ports: Vec<String> = steered.ports.iter().map(u16::to_string).collect();
+            let place = steered.netns.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
+            format!("{} steered{place}", ports.join(", "))
+        }
+        Entry::Proxy { listen, upstream: Upstream { host, port, tls } } => {
+            let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            format!("{} → {scheme}://{host}:{port}", listen.join(", "))
+        }
+    }
+}

@@ -45,7 +45,7 @@ const BREATHE: Duration = Duration::from_millis(20);
 /// What all workers share.
 pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
-    pub(super) reputation: Reputation,
+    pub(super) reputation: Arc<Reputation>,
     pub(super) limits: ArcSwap<api::Gateway>,
     /// When the agent started: what [`Worker::beaten`] counts from.
     pub(super) began: Instant,
@@ -162,7 +162,7 @@ impl Worker {
 pub(super) struct Thread {
     pub(super) worker: Arc<Worker>,
     entrances: mpsc::UnboundedSender<Arc<Entrance>>,
-    handle: Option<JoinHandle<()>>,
+    handle: JoinHandle<()>,
 }
 
 impl Thread {
@@ -183,7 +183,7 @@ impl Thread {
         let handle = std::thread::Builder::new()
             .name(format!("gateway-{number}"))
             .spawn(move || runtime.block_on(work(own, commands)))?;
-        Ok(Self { worker, entrances, handle: Some(handle) })
+        Ok(Self { worker, entrances, handle })
     }
 
     /// Has it accept here, too.
@@ -191,8 +191,10 @@ impl Thread {
         let _gone = self.entrances.send(Arc::clone(entrance));
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    /// Ends it; what it recorded is handed on first.
+    pub(super) fn join(self) {
+        drop(self.entrances);
+        let _panicked = self.handle.join();
     }
 }
 

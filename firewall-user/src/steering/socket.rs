@@ -159,6 +159,8 @@ fn listen(domain: Domain, address: SocketAddr) -> io::Result<TcpListener> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
+    // Connections inherit it, and have the application's port: it could not be started anew while there are some.
+    socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     mark(&socket)?;

@@ -14,9 +14,12 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Event {
     pub time: String,
+    /// `dmz` or `lan`.
     pub layer: String,
-    /// `drop`, `monitor` or `ban`.
+    /// Of a packet `drop`, `monitor` or `ban`; of a request `pass`, `refuse`, `monitor` or `fail`.
     pub action: String,
+    /// Empty where there is none, as for a request that passed.
+    #[serde(default)]
     pub reason: String,
     #[serde(default)]
     pub rule: Option<String>,
@@ -40,9 +43,22 @@ pub struct Event {
     pub count: u64,
     #[serde(default)]
     pub generation: u32,
+    /// What only requests have: `api`, `method`, `path`, `status` and the like.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Event {
+    /// The status that a request was answered with.
+    pub fn status(&self) -> Option<u64> {
+        self.more.get("status")?.as_u64()
+    }
+
+    /// A text that only requests have.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.more.get(name)?.as_str()
+    }
+
     /// The rule or list that gave the verdict.
     pub fn by(&self) -> Option<&str> {
         self.rule.as_deref().or(self.list.as_deref())

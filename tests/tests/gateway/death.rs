@@ -1,0 +1,124 @@
+//! The agent is killed, or hangs: what new connections of a steered port meet then is the kernel's to decide.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tests::{
+    http::{
+        load::{Load, Use},
+        raw::Client,
+    },
+    netns::client_v4,
+    traffic::load_lock,
+};
+
+use super::support::{Gateway, NO_BANS, host, wait_until};
+
+/// A heartbeat older than 2 s stands for an agent that hangs.
+const HUNG: Duration = Duration::from_secs(3);
+/// After a kill: the kernel has closed the listener before the process is gone.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+fn start(exit: &str) -> Gateway {
+    Gateway::start(&format!("on_agent_exit = \"{exit}\"\n{NO_BANS}"))
+}
+
+/// Whether a new connection is refused by a reset, and not only left without an answer.
+fn refused(gateway: &Gateway) -> bool {
+    let opened = Client::try_open(&gateway.world.client, client_v4(9), host(), Duration::from_secs(1));
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn killed_under_load_an_open_api_answers_at_once() {
+    let _alone = load_lock().unwrap();
+    let mut gateway = start("open");
+    let load = Load::start(&gateway.world.client, 4, host(), Use::Fresh);
+    assert!(load.wait_for(200, Duration::from_secs(10)));
+    gateway.agent.kill9().unwrap();
+    let died = Instant::now();
+    assert!(load.wait_for(100, Duration::from_secs(3)), "no answers without the agent: {:?}", load.failures().last());
+    let (_, failures) = load.stop();
+    // Connections that the agent had accepted ended with it; new ones did not.
+    let late = failures.iter().filter(|(when, _)| *when > died + AT_ONCE).collect::<Vec<_>>();
+    assert!(late.is_empty(), "{late:?}");
+    // They reach the application itself: it sees the client.
+    let seen = gateway.seen(3, "");
+    assert_eq!(seen.peer.ip().to_canonical(), client_v4(3));
+    gateway.agent.launch(&[]).unwrap();
+    assert_ne!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+}
+
+#[test]
+fn killed_under_load_a_closed_api_refuses() {
+    let _alone = load_lock().unwrap();
+    let mut gateway = start("closed");
+    let load = Load::start(&gateway.world.client, 4, host(), Use::Fresh);
+    assert!(load.wait_for(200, Duration::from_secs(10)));
+    let requests = || gateway.app.requests();
+    gateway.agent.kill9().unwrap();
+    std::thread::sleep(AT_ONCE);
+    let (before, answered) = (requests(), load.answered());
+    for _ in 0..20 {
+        assert!(refused(&gateway));
+    }
+    assert_eq!((requests(), load.answered()), (before, answered), "requests pass without the agent");
+    drop(load);
+    gateway.agent.launch(&[]).unwrap();
+    wait_until("answering", || gateway.answers(9));
+}
+
+#[test]
+fn hung_under_load_an_open_api_answers_soon() {
+    let _alone = load_lock().unwrap();
+    let gateway = start("open");
+    let load = Load::start(&gateway.world.client, 4, host(), Use::Fresh);
+    assert!(load.wait_for(200, Duration::from_secs(10)));
+    gateway.agent.signal(Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    while gateway.answers_within(9, Duration::from_millis(200)).is_err() {
+        assert!(stopped.elapsed() < HUNG, "no answer {:?} after it hung", stopped.elapsed());
+    }
+    println!("answers again {:?} after SIGSTOP", stopped.elapsed());
+    assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+    drop(load);
+    gateway.agent.signal(Signal::SIGCONT).unwrap();
+    // It takes over again by itself.
+    wait_until("steering", || gateway.seen(3, "").peer.ip().to_canonical() != client_v4(3));
+}
+
+#[test]
+fn hung_a_closed_api_refuses() {
+    let gateway = start("closed");
+    assert!(gateway.answers(0));
+    gateway.agent.signal(Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    while !refused(&gateway) {
+        assert!(stopped.elapsed() < HUNG + Duration::from_secs(1), "not refused {:?} after it hung", stopped.elapsed());
+    }
+    let before = gateway.app.requests();
+    assert!(refused(&gateway) && gateway.app.requests() == before);
+    gateway.agent.signal(Signal::SIGCONT).unwrap();
+    wait_until("answering", || gateway.answers(9));
+}
+
+#[test]
+fn a_stop_in_order_hands_over_to_the_application() {
+    let mut gateway = start("open");
+    let mut busy = gateway.client(0);
+    busy.send(b"GET /slow/500 HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    wait_until("busy", || gateway.app.requests() == 1);
+    assert!(gateway.agent.terminate().unwrap().success());
+    // What it was asked before it was told to stop, it answered.
+    assert_eq!(busy.response(false).unwrap().unwrap().text(), "slow");
+    assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+}
+
+#[test]
+fn detached_a_closed_api_is_open() {
+    let mut gateway = start("closed");
+    gateway.agent.terminate().unwrap();
+    assert!(refused(&gateway));
+    gateway.agent.detach().unwrap();
+    assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+}

@@ -1,0 +1,16 @@
+//! The gateway from end to end: real clients, an unmodified application, and the real agent between them. One module for
+//! each theme.
+//!
+//! Needs root, bpffs and curl; without them every test fails.
+
+mod bans;
+mod clients;
+mod death;
+mod endurance;
+mod flow;
+mod protocols;
+mod refusals;
+mod slow;
+mod steering;
+mod support;
+mod tls;
