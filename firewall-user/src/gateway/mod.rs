@@ -156,7 +156,9 @@ impl Gateway {
                         Some(network) => Arc::clone(network),
                         None => {
                             let opened = Network::open(&self.pins, place.as_deref());
-                            Arc::new(opened.map_err(|source| GatewayError::Steer { api: api.name.to_string(), source })?)
+                            Arc::new(
+                                opened.map_err(|source| GatewayError::Steer { api: api.name.to_string(), source })?,
+                            )
                         }
                     };
                     networks.insert(place.clone(), Arc::clone(&network));

@@ -57,11 +57,7 @@ impl Network {
     pub(super) fn open(pins: &Path, netns: Option<&Path>) -> Result<Self, SteerError> {
         let steering = Steering::open(pins, netns)?;
         let listener = steering.listener().map_err(SteerError::Listener)?;
-        Ok(Self {
-            steering: Some(Arc::new(steering)),
-            listener: Mutex::new(Some(listener)),
-            ports: ArcSwap::default(),
-        })
+        Ok(Self { steering: Some(Arc::new(steering)), listener: Mutex::new(Some(listener)), ports: ArcSwap::default() })
     }
 
     /// The listener that connections are handed to, for the workers; once.
@@ -86,8 +82,7 @@ impl Network {
         let mut flags = HashMap::new();
         let mut reset = HashSet::new();
         for entry in entries {
-            let of_entry =
-                Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
+            let of_entry = Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
             flags.extend(entry.ports.iter().map(|port| (*port, of_entry)));
             if entry.existing == Existing::Reset {
                 reset.extend(entry.ports.iter().filter(|port| !before.flags.contains_key(port)));

@@ -41,8 +41,13 @@ pub(super) struct UpstreamPolicy {
 
 pub(super) enum Target {
     /// Where the client wanted to go, in this network namespace.
-    Original { network: Arc<Network> },
-    Named { host: String, port: u16 },
+    Original {
+        network: Arc<Network>,
+    },
+    Named {
+        host: String,
+        port: u16,
+    },
 }
 
 /// TLS towards the upstream, by what we offer.
@@ -159,11 +164,7 @@ impl ApiPolicy {
 
     pub(super) fn head_limits(&self) -> head::Limits {
         let limits = &self.config.limits;
-        head::Limits {
-            request_line: limits.request_line,
-            headers: limits.headers,
-            header_count: limits.header_count,
-        }
+        head::Limits { request_line: limits.request_line, headers: limits.headers, header_count: limits.header_count }
     }
 
     pub(super) fn gate_limits(&self) -> GateLimits {

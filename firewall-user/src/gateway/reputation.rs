@@ -162,12 +162,7 @@ impl Reputation {
 }
 
 fn settings(config: &config::api::Reputation) -> Settings {
-    Settings {
-        threshold: config.threshold,
-        half_life: config.half_life,
-        ban: config.ban,
-        max_ban: config.max_ban,
-    }
+    Settings { threshold: config.threshold, half_life: config.half_life, ban: config.ban, max_ban: config.max_ban }
 }
 
 fn prefix(client: IpAddr) -> IpNet {

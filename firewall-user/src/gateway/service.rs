@@ -59,7 +59,8 @@ type Answer = Result<Response<ResponseBody>, Closed>;
 /// A request of HTTP/1: hyper's is the one we fed it, the head came by the lane.
 pub(super) async fn http1(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
     let Some(arrival) = connection.lane.take() else { return Err(Closed) };
-    let arrival = arrival.and_then(|head| if agrees(&head, &request) { Ok(head) } else { Err(Reason::FramingMismatch) });
+    let arrival =
+        arrival.and_then(|head| if agrees(&head, &request) { Ok(head) } else { Err(Reason::FramingMismatch) });
     handle(connection, arrival, request).await
 }
 

@@ -274,8 +274,7 @@ async fn dial(route: &Route<'_>) -> Result<TcpStream, Reason> {
     match &route.upstream.target {
         Target::Original { network } => {
             let to = route.peer.local;
-            let (socket, _exempt_until_connected) =
-                network.upstream_socket(to).map_err(|error| unreachable(&error))?;
+            let (socket, _exempt_until_connected) = network.upstream_socket(to).map_err(|error| unreachable(&error))?;
             TcpSocket::from_std_stream(socket).connect(to).await.map_err(|error| unreachable(&error))
         }
         Target::Named { host, port } => {
