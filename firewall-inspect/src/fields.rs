@@ -42,6 +42,12 @@ pub fn goes_downstream(name: &[u8]) -> bool {
     !about_connection(fold(name, &mut buffer))
 }
 
+/// Whether a request's trailer may go to an upstream that speaks HTTP/2: whoever takes trailers for headers must not learn by them of
+/// framing, routing, credentials or the content's type (RFC 9110 section 6.5.1).
+pub fn may_trail(name: &[u8]) -> bool {
+    goes_upstream(name) && !end_to_end(fold(name, &mut [0; LONGEST]))
+}
+
 /// The fields of a request that go to the upstream, names and values as sent, in order. With `http2`, spoken by both sides, `TE:
 /// trailers` is among them: gRPC wants it.
 ///
@@ -188,7 +194,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::head::{Http2, from_http2, parse};
+    use crate::head::{Http2, Limits, from_http2, parse};
 
     #[test]
     fn names_are_known_in_any_spelling() {
@@ -259,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn trailers_are_no_headers() {
+        for (name, may) in [
+            ("grpc-status", true),
+            ("Digest", true),
+            ("Content-Length", false),
+            ("transfer_encoding", false),
+            ("Host", false),
+            ("authorization", false),
+            ("Content-Type", false),
+            ("cookie", false),
+            ("x-forwarded-for", false),
+            ("Connection", false),
+        ] {
+            assert_eq!(may_trail(name.as_bytes()), may, "{name}");
+        }
+    }
+
+    #[test]
     fn connection_removes_only_what_is_its_own() {
         let rows: &[(&str, Option<&[&str]>)] = &[
             ("", Some(&["A", "X-Hop"])),
@@ -287,9 +311,10 @@ mod tests {
 
     #[test]
     fn te_goes_from_http2_to_http2() {
+        let limits = Limits { request_line: 100, headers: 100, header_count: 10 };
         let request =
             Http2 { method: b"GET", scheme: Some(b"http"), authority: Some(b"h"), path: b"/", end_of_stream: true };
-        let head = from_http2(request, [(&b"te"[..], &b"trailers"[..])].into_iter()).unwrap();
+        let head = from_http2(request, [(&b"te"[..], &b"trailers"[..])].into_iter(), &limits).unwrap();
         assert_eq!(upstream(&head, true).unwrap().count(), 1);
         assert_eq!(upstream(&head, false).unwrap().count(), 0);
     }

@@ -27,7 +27,7 @@ pub use self::{
     parse::parse,
     scan::{Limits, Scan},
 };
-use crate::{framing::Framing, reason::Reason};
+use crate::{fields::elements, framing::Framing, reason::Reason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
@@ -120,6 +120,18 @@ impl Head {
     /// Host and port as sent: the value of Host, of an absolute target without one, or `:authority`.
     pub fn authority(&self) -> Option<&[u8]> {
         self.values("host").next().or_else(|| self.target.authority.map(|span| self.bytes(span)))
+    }
+
+    /// Whether the client means to send another request on this connection (RFC 9112 section 9.3).
+    pub fn keep_alive(&self) -> bool {
+        let says = |option: &[u8]| {
+            self.values("connection").flat_map(elements).any(|element| element.eq_ignore_ascii_case(option))
+        };
+        match self.version {
+            Version::Http10 => says(b"keep-alive") && !says(b"close"),
+            Version::Http11 => !says(b"close"),
+            Version::Http2 => true,
+        }
     }
 
     /// The values of a header, by name in any case, in order.

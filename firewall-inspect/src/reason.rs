@@ -87,7 +87,7 @@ reasons! {
     ConnectionHeader = "connection-header" 400 Attack,
     /// No Host, or an empty one where one is required.
     HostMissing = "host-missing" 400 Attack,
-    /// Several Hosts, or one that contradicts the target or the TLS server name.
+    /// Several Hosts, or one that contradicts the target or `:authority`.
     HostMismatch = "host-mismatch" 400 Attack,
     /// A Host that is no host with an optional port.
     MalformedHost = "malformed-host" 400 Attack,
@@ -133,7 +133,7 @@ reasons! {
     // Protocol policy.
     /// A method the API does not offer.
     Method = "method" 405 Attack,
-    /// A host the API does not serve.
+    /// A host the API does not serve, or another than the TLS handshake was for.
     HostNotServed = "host-not-served" 421 Attack,
     /// A target that is neither path, URL nor `*`, or has characters that a target cannot have.
     MalformedTarget = "malformed-target" 400 Attack,

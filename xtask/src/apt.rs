@@ -1,6 +1,6 @@
 //! Debian's package manager, for root on a machine that has it.
 
-use std::process::Command;
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -26,12 +26,40 @@ pub(crate) fn offers(packages: &[&str]) -> bool {
 /// Installs the packages, and nothing that would remove another one.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     say(format_args!("installing {} with apt-get", packages.join(" ")));
+    let _quiet = NoServices::new();
     // Old lists name versions that the mirror no longer has: fetch new ones, and try again.
     if !knows(packages) || apt_get(&["install", "--no-install-recommends", "--no-remove"], packages).is_err() {
         update()?;
         apt_get(&["install", "--no-install-recommends", "--no-remove"], packages)?;
     }
     Ok(())
+}
+
+/// While this lives, packages start no services (policy-rc.d of Debian): a web server that we need now and then is nobody's
+/// to find on port 80 afterwards.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    const PATH: &str = "/usr/sbin/policy-rc.d";
+
+    fn new() -> Self {
+        let policy = fs::File::options().write(true).create_new(true).mode(0o755).open(Self::PATH);
+        // Where there is a policy already, or no Debian, it is not ours to change.
+        let ours = policy.is_ok_and(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n").is_ok());
+        Self { ours }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(Self::PATH)
+        {
+            say(format_args!("{} stays behind: {error}", Self::PATH));
+        }
+    }
 }
 
 /// The command to type for the same.

@@ -24,15 +24,21 @@ pub(crate) struct Args {
 enum Layer {
     /// The XDP program, beside xdp-filter
     Dmz,
+    /// The gateway as a reverse proxy, beside nginx
+    Gateway,
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
     setup::all()?;
-    setup::peers();
+    match args.layer {
+        Layer::Dmz => setup::peers(),
+        Layer::Gateway => setup::gateway_peers()?,
+    }
     let programs = Programs::build()?;
     let mut bench = as_root(programs.get("bench")?)?;
     bench.arg(match args.layer {
         Layer::Dmz => "dmz",
+        Layer::Gateway => "gateway",
     });
     bench.args(args.json.then_some("--json")).args(&args.args);
     become_program(bench.env(AGENT_VARIABLE, programs.agent()?))

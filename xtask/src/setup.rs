@@ -39,6 +39,14 @@ const TOOLS: [Tool; 7] = [
 /// Peers to measure against. The bench leaves out those that are missing.
 const PEERS: [Tool; 1] = [tool("xdp-filter", "xdp-tools", "the XDP filter to compare with")];
 
+/// The gateway's peer and the clients for both, without which nothing can be measured.
+const GATEWAY_PEERS: [Tool; 4] = [
+    tool("nginx", "nginx", "the reverse proxy to compare with, and the upstream of both"),
+    tool("wrk", "wrk", "clients of HTTP/1.1"),
+    tool("h2load", "nghttp2-client", "clients of HTTP/2"),
+    tool("taskset", "util-linux", "a CPU for each gateway"),
+];
+
 /// What other kernels are booted with.
 const EMULATION: [Tool; 3] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "a machine for another kernel"),
@@ -89,6 +97,13 @@ pub(crate) fn peers() {
         let mut advice = Advice::default();
         tools(&PEERS, &mut advice);
     }
+}
+
+/// What the bench of the gateway needs.
+pub(crate) fn gateway_peers() -> Result<()> {
+    let mut advice = Advice::default();
+    tools(&GATEWAY_PEERS, &mut advice);
+    advice.finish()
 }
 
 /// What is left for a person to do.

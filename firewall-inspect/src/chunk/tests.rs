@@ -96,6 +96,12 @@ proptest! {
         prop_assert_eq!(read(&pieces), Ok(Some((parts.concat(), vec![], end))));
     }
 
+    #[test]
+    fn no_bytes_panic(input in prop::collection::vec(any::<u8>(), 0..40), trailers: bool) {
+        let start: &[u8] = if trailers { b"0\r\n" } else { b"" };
+        let _ = read(&[start, &input]);
+    }
+
     /// Bytes that look like chunks: no panic, and no difference between one piece and many.
     #[test]
     fn pieces_make_no_difference(input in "([0-3];?a?=?\"?\r?\n?[ab]{0,3}\r?\n?){0,6}") {

@@ -1,6 +1,6 @@
 //! A [`Head`] from what HTTP/2 sends (RFC 9113 section 8.3.1).
 
-use super::{Field, Head, Span, Version, field::control, parse::finish};
+use super::{Field, Head, Limits, Span, Version, field::control, parse::finish};
 use crate::{
     class::{TOKEN, is_value},
     framing::Framing,
@@ -25,9 +25,14 @@ pub struct Http2<'a> {
 ///
 /// # Errors
 ///
-/// What the peer's HTTP/2 layer should never have let through: [`Reason::Http2`] for upper case or connection headers,
-/// [`Reason::ControlCharacter`] for controls anywhere. The rest is in [`Head::refusal`], as with HTTP/1.
-pub fn from_http2<'a>(request: Http2<'a>, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Head, Reason> {
+/// A limit is exceeded, the request line and fields taken as they are rebuilt; or what the HTTP/2 layer should never have let
+/// through: [`Reason::Http2`] for upper case or connection headers, [`Reason::ControlCharacter`] for controls anywhere. The rest is
+/// in [`Head::refusal`], as with HTTP/1.
+pub fn from_http2<'a>(
+    request: Http2<'a>,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    limits: &Limits,
+) -> Result<Head, Reason> {
     let connect = request.method == b"CONNECT";
     let target = if connect { request.authority.unwrap_or_default() } else { request.path };
     for part in [request.method, target, request.authority.unwrap_or_default()] {
@@ -49,12 +54,21 @@ pub fn from_http2<'a>(request: Http2<'a>, fields: impl Iterator<Item = (&'a [u8]
     raw.bytes.push(b' ');
     let target = raw.push(target);
     raw.bytes.extend_from_slice(b" HTTP/2\r\n");
+    let start = raw.bytes.len();
+    if start - b"\r\n".len() > limits.request_line as usize {
+        return Err(Reason::RequestLineTooLong);
+    }
+    let mut left = limits.header_count;
     if let Some(authority) = request.authority {
         raw.field(b"host", authority);
     }
-    let mut cookies = Vec::new();
+    let (mut cookies, mut cookie_bytes) = (Vec::new(), 0);
     for (name, value) in fields {
         check(name, value)?;
+        left = left.checked_sub(1).ok_or(Reason::TooManyHeaders)?;
+        if raw.bytes.len() + cookie_bytes - start > limits.headers as usize {
+            return Err(Reason::HeadersTooLarge);
+        }
         match name {
             b"host" => match request.authority {
                 None => raw.field(name, value),
@@ -64,12 +78,18 @@ pub fn from_http2<'a>(request: Http2<'a>, fields: impl Iterator<Item = (&'a [u8]
                     raw.field(name, value);
                 }
             },
-            b"cookie" => cookies.push(value),
+            b"cookie" => {
+                cookie_bytes += value.len();
+                cookies.push(value);
+            }
             _ => raw.field(name, value),
         }
     }
     if !cookies.is_empty() {
         raw.field(b"cookie", &cookies.join(&b"; "[..]));
+    }
+    if raw.bytes.len() - start > limits.headers as usize {
+        return Err(Reason::HeadersTooLarge);
     }
     raw.bytes.extend_from_slice(b"\r\n");
     if u32::try_from(raw.bytes.len()).is_err() {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::head::{Http2, from_http2, parse};
+use crate::head::{Http2, Limits, from_http2, parse};
 
 fn rules() -> Rules {
     let list = |entries: &[&str]| entries.iter().map(|entry| (*entry).to_owned()).collect();
@@ -160,9 +160,10 @@ fn what_is_normal_shares_memory() {
 
 #[test]
 fn http2_has_no_upgrades() {
+    let limits = Limits { request_line: 100, headers: 100, header_count: 10 };
     let request =
         Http2 { method: b"GET", scheme: Some(b"https"), authority: Some(b"h"), path: b"/a/./b?c", end_of_stream: true };
-    let head = from_http2(request, std::iter::empty()).unwrap();
+    let head = from_http2(request, std::iter::empty(), &limits).unwrap();
     let judged = Policy::new(&rules()).judge(&head, Some("h"), false).unwrap();
     assert_eq!((&judged.target[..], judged.upgrade), (&b"/a/b?c"[..], None));
 }

@@ -353,7 +353,7 @@ impl Gate {
 
 fn write_chunk(output: &mut BytesMut, data: &[u8]) {
     output.reserve(data.len() + 12);
-    output.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    output.extend_from_slice(chunk::size_line(data.len() as u64).as_ref());
     output.extend_from_slice(data);
     output.extend_from_slice(b"\r\n");
 }

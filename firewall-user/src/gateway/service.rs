@@ -79,6 +79,7 @@ fn agrees(head: &Head, request: &Request<Incoming>) -> bool {
 
 /// A request of HTTP/2.
 pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
+    let Some(policy) = connection.slot.policy() else { return Err(Closed) };
     let uri = request.uri();
     let asked = head::Http2 {
         method: request.method().as_str().as_bytes(),
@@ -88,7 +89,7 @@ pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming
         end_of_stream: request.body().is_end_stream(),
     };
     let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let arrival = head::from_http2(asked, fields);
+    let arrival = head::from_http2(asked, fields, &policy.head_limits());
     handle(connection, arrival, request).await
 }
 
@@ -104,10 +105,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     };
     let peer = &connection.peer;
     let client = forwarded::client(peer.address.ip(), &head, &policy.config.trusted_proxies);
-    let judged = match over_limits(&policy, &head) {
-        Some(reason) => Err(reason),
-        None => policy.protocol.judge(&head, peer.server_name.as_deref(), policy.monitors()),
-    };
+    let judged = policy.protocol.judge(&head, peer.server_name.as_deref(), policy.monitors());
     let path = judged.as_ref().map_or_else(|_| head.bytes(head.target.path), |judged| &judged.path);
     let told = exchange::Request {
         client: client.as_ref().ok().map(|client| client.address),
@@ -168,21 +166,6 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
             refuse(&connection, &exchange, Some(&head), reason)
         }
     }
-}
-
-/// What HTTP/2 does not bound by itself.
-fn over_limits(policy: &ApiPolicy, head: &Head) -> Option<Reason> {
-    if head.version != Version::Http2 {
-        return None;
-    }
-    let limits = policy.head_limits();
-    if head.raw_target.range().len() > limits.request_line as usize {
-        return Some(Reason::RequestLineTooLong);
-    }
-    if head.fields.len() > limits.header_count as usize {
-        return Some(Reason::TooManyHeaders);
-    }
-    (head.raw.len() > limits.headers as usize).then_some(Reason::HeadersTooLarge)
 }
 
 fn is_grpc(head: &Head) -> bool {

@@ -120,6 +120,13 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// Each handshake is a whole one.
+    pub fn without_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = rustls::client::Resumption::disabled();
+        Self { config: Arc::new(config) }
+    }
+
     /// A TLS connection that asks for `name` (none is sent for an address). For use inside [`super::within`].
     pub async fn connect(
         &self,

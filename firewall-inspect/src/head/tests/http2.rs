@@ -6,7 +6,7 @@ const REQUEST: Http2<'static> =
     Http2 { method: b"GET", scheme: Some(b"https"), authority: Some(b"h"), path: b"/", end_of_stream: true };
 
 fn map(request: Http2<'static>, fields: &[(&'static str, &'static str)]) -> Result<Head, Reason> {
-    from_http2(request, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    from_http2(request, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())), &LIMITS)
 }
 
 #[test]
@@ -67,5 +67,26 @@ fn streams_are_refused_for_what_heads_are() {
     for (request, fields, expected) in rows {
         let found = map(*request, fields).and_then(|head| head.refusal.map_or(Ok(head.framing), Err));
         assert_eq!(found, *expected, "{request:?} {fields:?}");
+    }
+}
+
+#[test]
+fn limits_hold_for_streams() {
+    // As rebuilt: `GET / HTTP/2`, then `host: h` and what is in the table, with line ends.
+    let limits = Limits { request_line: 12, headers: 30, header_count: 3 };
+    type Row = (&'static [u8], &'static [(&'static str, &'static str)], Option<Reason>);
+    let rows: &[Row] = &[
+        (b"/", &[], None),
+        (b"/a", &[], Some(Reason::RequestLineTooLong)),
+        (b"/", &[("a", "4567890123456789")], None),
+        (b"/", &[("a", "45678901234567890")], Some(Reason::HeadersTooLarge)),
+        (b"/", &[("cookie", "a"), ("cookie", "b"), ("cookie", "c")], None),
+        (b"/", &[("cookie", "a"), ("cookie", "b"), ("cookie", "c45678")], Some(Reason::HeadersTooLarge)),
+        (b"/", &[("a", ""), ("b", ""), ("c", ""), ("d", "")], Some(Reason::TooManyHeaders)),
+    ];
+    for (path, fields, expected) in rows {
+        let sent = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let found = from_http2(Http2 { path, ..REQUEST }, sent, &limits);
+        assert_eq!(found.err(), *expected, "{} {fields:?}", path.escape_ascii());
     }
 }

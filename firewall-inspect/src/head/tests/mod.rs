@@ -213,3 +213,19 @@ fn only_one_whole_head_is_parsed() {
         assert!(parse(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
     }
 }
+
+#[test]
+fn connections_stay_or_close() {
+    for (version, connection, stays) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: x, Close\r\n", false),
+        ("1.1", "Connection: x\r\nConnection: close\r\n", false),
+        ("1.1", "Connection: closed\r\n", true),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+    ] {
+        let head = head(format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n").as_bytes()).unwrap();
+        assert_eq!(head.keep_alive(), stays, "{version} {connection}");
+    }
+}

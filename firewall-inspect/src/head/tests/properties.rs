@@ -125,7 +125,7 @@ proptest! {
             method: method.as_bytes(), scheme: Some(b"http"), authority: authority.as_deref().map(str::as_bytes),
             path: path.as_bytes(), end_of_stream,
         };
-        let rebuilt = from_http2(request, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        let rebuilt = from_http2(request, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())), &LIMITS);
         if let Ok(head) = rebuilt {
             // No value breaks out of its line.
             let lines = head.raw.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count();

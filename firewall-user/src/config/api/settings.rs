@@ -59,7 +59,7 @@ pub(in crate::config) fn gateway(table: Table<'_>) -> Gateway {
 pub(in crate::config) fn reputation(table: Table<'_>) -> Reputation {
     let year = 365 * DAY;
     let mode = table.choice("mode", MODES, Mode::Enforce);
-    let threshold = table.integer("threshold", 1..=1_000_000, 100);
+    let threshold = table.integer("threshold", 1..=1_000_000, 90);
     let half_life = duration(&table, "half_life", SECOND..=DAY, Duration::from_secs(60));
     let ban = duration(&table, "ban", SECOND..=year, Duration::from_secs(60));
     let max_ban = duration(&table, "max_ban", SECOND..=year, DAY.max(ban));

@@ -2,6 +2,7 @@
 //! peer, or a floor, in the same run. Numbers depend on the machine: compare the ratios.
 
 mod dmz;
+mod gateway;
 mod peer;
 
 use anyhow::Result;
@@ -21,10 +22,19 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Requests a second through the LAN layer's gateway, beside nginx
+    Gateway {
+        /// Print JSON to standard output, and nothing else there
+        #[arg(long)]
+        json: bool,
+        /// These cases alone
+        cases: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Dmz { json } => dmz::run(json),
+        Bench::Gateway { json, cases } => gateway::run(json, &cases),
     }
 }
