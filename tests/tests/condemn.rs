@@ -350,6 +350,15 @@ trusted_proxies = ["198.51.100.64/26", "2001:db8:9::5/128"]
     assert_eq!(host.outcome("monitored"), 1);
 }
 
+/// Ends the other thread even if this one panics.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Each reload makes the table of bans anew, and holds the core all the time.
 #[test]
 fn a_ban_does_not_wait_for_a_reload_nor_get_lost_in_one() {
@@ -371,6 +380,7 @@ fn a_ban_does_not_wait_for_a_reload_nor_get_lost_in_one() {
             }
             reloads
         });
+        let end = SetOnDrop(&stop);
         let delays: Vec<Duration> = (0..150_u8)
             .map(|number| {
                 let source = IpAddr::from([198, 51, 100, number]);
@@ -383,7 +393,7 @@ fn a_ban_does_not_wait_for_a_reload_nor_get_lost_in_one() {
                 began.elapsed()
             })
             .collect();
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         (reloading.join().unwrap(), delays)
     });
     delays.sort();

@@ -73,16 +73,19 @@ impl Verdict {
     }
 }
 
-/// At most the first `limit` bytes of what a client sent, as text: cut before a character rather than within it, and with
-/// U+FFFD (3 bytes, beside the limit) for each piece that is not UTF-8.
+/// The start of what a client sent, as text of at most `limit` bytes: cut before a character rather than within it, and with
+/// U+FFFD for each piece that is not UTF-8.
 pub fn excerpt(bytes: &[u8], limit: usize) -> Box<str> {
-    if bytes.len() <= limit {
-        return String::from_utf8_lossy(bytes).into();
-    }
     let start_of_next = |at: &usize| bytes[*at] & 0xc0 != 0x80;
-    // No character has more than four bytes: without a start among them, it was none.
-    let end = (limit.saturating_sub(3)..=limit).rev().find(start_of_next).unwrap_or(limit);
-    String::from_utf8_lossy(&bytes[..end]).into()
+    let end = if bytes.len() <= limit {
+        bytes.len()
+    } else {
+        // No character has more than four bytes: without a start among them, it was none.
+        (limit.saturating_sub(3)..=limit).rev().find(start_of_next).unwrap_or(limit)
+    };
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    // A replacement has up to three bytes for one.
+    text[..text.floor_char_boundary(limit)].into()
 }
 
 impl RequestRecord {
@@ -153,7 +156,7 @@ pub(crate) mod tests {
             ("aéé".as_bytes(), 4, "aé"),
             ("a\u{1f600}".as_bytes(), 4, "a"),
             (b"a\xffb", 9, "a\u{fffd}b"),
-            (&[0x80; 9], 4, "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (&[0x80; 9], 7, "\u{fffd}\u{fffd}"),
             (b"", 0, ""),
             (b"a", 0, ""),
         ] {
