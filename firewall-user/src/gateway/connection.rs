@@ -113,7 +113,9 @@ pub(super) async fn serve(
     let _slower_without = stream.set_nodelay(true);
     let handle = Arc::clone(&ticket.handle);
     let work = async {
-        let Some((transport, ahead)) = enter(&worker, &policy, &mut peer, stream, &handle).await else { return };
+        // Boxed, so that a connection takes the memory of what it is doing, not of all it might.
+        let entering = Box::pin(enter(&worker, &policy, &mut peer, stream, &handle));
+        let Some((transport, ahead)) = entering.await else { return };
         let http2 = peer.prior_knowledge || alpn(&transport) == Some(b"h2");
         let slow = Arc::new(AtomicBool::new(false));
         let io = ClientStream::new(transport, ahead, policy.config.timeouts.idle, Arc::clone(&slow));
@@ -126,9 +128,9 @@ pub(super) async fn serve(
             refused: AtomicBool::new(false),
         });
         if http2 {
-            serve_http2(&connection, &policy, io, &handle).await;
+            Box::pin(serve_http2(&connection, &policy, io, &handle)).await;
         } else {
-            serve_http1(&connection, &policy, io, &handle).await;
+            Box::pin(serve_http1(&connection, &policy, io, &handle)).await;
         }
         if slow.load(Ordering::Relaxed) {
             cut(&connection, &policy, Reason::SlowReader);

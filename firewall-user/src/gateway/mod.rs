@@ -35,7 +35,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use self::{reputation::Reputation, status::Probes};
 use self::{
     metrics::Metrics,
     network::Network,
@@ -43,6 +42,7 @@ use self::{
     registry::Registry,
     worker::{ApiSlot, Entrance, Routing, Shared, Thread},
 };
+pub use self::{reputation::Reputation, status::Probes};
 use crate::{
     agent::condemn::Condemner,
     config::{
@@ -63,7 +63,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub enum GatewayError {
     Tls { api: String, source: tls::TlsError },
     Listen { api: String, address: SocketAddr, source: io::Error },
-    Steer { api: String, source: SteerError },
+    Steer { api: String, source: Box<SteerError> },
     Thread(io::Error),
 }
 
@@ -136,9 +136,7 @@ impl Gateway {
     /// The policy is in force for good: ports follow what the configuration says of the agent's end.
     pub fn confirm(&mut self) -> Result<(), GatewayError> {
         self.confirmed = true;
-        self.networks.values().try_for_each(|(network, _)| network.confirm()).map_err(|source| {
-            GatewayError::Steer { api: String::new(), source }
-        })
+        self.networks.values().try_for_each(|(network, _)| network.confirm()).map_err(|source| steer("", source))
     }
 
     /// Does all of `config` that can fail: reads certificates, binds, loads. Nothing changes for clients yet.
@@ -156,9 +154,7 @@ impl Gateway {
                         Some(network) => Arc::clone(network),
                         None => {
                             let opened = Network::open(&self.pins, place.as_deref());
-                            Arc::new(
-                                opened.map_err(|source| GatewayError::Steer { api: api.name.to_string(), source })?,
-                            )
+                            Arc::new(opened.map_err(|source| steer(&api.name, source))?)
                         }
                     };
                     networks.insert(place.clone(), Arc::clone(&network));
@@ -258,10 +254,7 @@ impl Gateway {
                 _ => None,
             });
             let steered: Vec<_> = steered.collect();
-            let fail = |source| GatewayError::Steer {
-                api: steered.first().map_or_else(String::new, |(name, _)| name.to_string()),
-                source,
-            };
+            let fail = |source| steer(steered.first().map_or("", |(name, _)| name), source);
             let entrance = match (before.remove(&place), network.take_listener()) {
                 (Some((_, entrance)), _) => entrance,
                 (None, Some(listener)) => {
@@ -323,6 +316,10 @@ impl Gateway {
         self.networks.values().for_each(|(_, entrance)| entrance.close());
         self.threads.drain(..).for_each(Thread::join);
     }
+}
+
+fn steer(api: &str, source: SteerError) -> GatewayError {
+    GatewayError::Steer { api: api.to_owned(), source: Box::new(source) }
 }
 
 fn same_entrance(before: &Entry, now: &Entry) -> bool {

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -49,8 +49,8 @@ pub(super) struct Conduct {
 pub struct Reputation {
     config: ArcSwap<config::api::Reputation>,
     scores: Scores,
-    /// How many scores there may be; a good request need not look for its client's if there are none.
-    scored: AtomicUsize,
+    /// There may be scores; a good request need not look for its client's if there are none.
+    scored: AtomicBool,
     /// Clients behind proxies, and until when.
     banned: Mutex<HashMap<IpAddr, Instant>>,
     condemner: Condemner,
@@ -62,7 +62,7 @@ impl Reputation {
         Self {
             config: ArcSwap::from_pointee(config),
             scores: Scores::new(SCORED),
-            scored: AtomicUsize::new(0),
+            scored: AtomicBool::new(false),
             banned: Mutex::default(),
             condemner: condemner.clone(),
             began: Instant::now(),
@@ -89,13 +89,12 @@ impl Reputation {
         let config = self.config.load();
         let settings = settings(&config);
         match (conduct.verdict, conduct.reason) {
-            (Verdict::Pass, None) => {
-                if self.scored.load(Ordering::Relaxed) > 0 {
-                    self.scores.good(conduct.client, now, &settings);
-                }
+            // Most of the time there are no scores.
+            (Verdict::Pass, None) if self.scored.load(Ordering::Relaxed) => {
+                self.scores.good(conduct.client, now, &settings);
             }
             (Verdict::Refuse, Some(reason)) if conduct.weight > 0 && !self.condemner.is_exempt(conduct.client) => {
-                self.scored.store(1, Ordering::Relaxed);
+                self.scored.store(true, Ordering::Relaxed);
                 let sentence = self.scores.refused(conduct.client, conduct.weight, now, &settings);
                 if let Some(sentence) = sentence {
                     self.carry_out(worker, policy, conduct, reason, sentence, config.mode);
