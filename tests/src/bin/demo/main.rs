@@ -1,11 +1,12 @@
 //! `cargo xtask demo`: a host behind Portcullis in a network namespace, a client that sends good and bad traffic of every
-//! kind, and a table of what became of it.
+//! kind, and a table of what became of it: packets first, then requests to applications behind the gateway.
 //!
 //! What a line claims is proved three times over: by the kernel's counters, by the agent's events, and by a witness behind
 //! the firewall (or the real client). The exit status is 0 if every line is as expected, 1 if one is not, 2 if the demo
 //! could not be run.
 
 mod bench;
+mod gateway;
 mod good;
 mod hostile;
 mod judge;
@@ -82,8 +83,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
             }
         }
     }
-    println!("\n{}", table::render(&lines));
     let (closing, complaints) = bench.closing()?;
+    drop(bench);
+    lines.extend(gateway::run(lines.len())?);
+    println!("\n{}", table::render(&lines));
     println!("{closing}");
     for complaint in &complaints {
         println!("!! {complaint}");
