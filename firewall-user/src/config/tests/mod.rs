@@ -496,7 +496,8 @@ fn absent_keys_have_their_defaults() {
     assert_eq!((config.xdp_mode, config.on_agent_exit), (XdpMode::Auto, OnAgentExit::Keep));
     assert_eq!((config.metrics, config.control_group), (None, None));
     assert_eq!(config.events, Events { stdout: true, journald: false, file: None });
-    let Dmz { mode, exposure, lists, hygiene, size, rates, tables } = config.dmz;
+    let Dmz { mode, exposure, quic, lists, hygiene, size, rates, tables } = config.dmz;
+    assert_eq!(quic, Quic::Drop);
     assert!(mode == Mode::Enforce && exposure.is_none() && lists.is_empty() && rates.is_empty());
     assert!(hygiene.reflection && hygiene.bogons && !hygiene.fragments && !hygiene.private_sources);
     assert!(hygiene.reflection_ports.is_sorted() && hygiene.reflection_ports.contains(&11_211));
@@ -511,6 +512,8 @@ fn values_arrive() {
     let dmz = config("[dmz]\nexpose = [\"1/tcp\", \"1-5/tcp\", \"1/tcp\"]\nexpose_mode = \"monitor\"").dmz;
     let exposure = dmz.exposure.unwrap();
     assert_eq!((exposure.services.len(), exposure.mode), (2, Mode::Monitor));
+
+    assert_eq!(config("[dmz]\nquic = \"pass\"").dmz.quic, Quic::Pass);
 
     let text = "[[dmz.rate]]\nname = \"r\"\nper = \"source\"\npackets = \"2000/s\"\nbytes = \"60KB/m\"\nburst = 2\nban = \"1m\"";
     let second = 1_000_000_000;
