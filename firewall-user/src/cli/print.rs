@@ -286,12 +286,12 @@ mod tests {
             "The last reload failed:\n  portcullis.toml:3:1\n    \u{fffd}[31munknown key\n",
             "EVENTS LOST",
             "FULL",
-            "and 16 more: see --json",
+            "and 17 more: see --json",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
         // The reason with the highest count comes first.
-        assert!(text.contains("MONITORED\ncontrol-rate"), "{text}");
+        assert!(text.contains("MONITORED\nquic"), "{text}");
     }
 
     #[test]
