@@ -152,8 +152,12 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, state: &State) -> 
         "drop" => return Err(io::Error::other("the application gives up")),
         "half" => {
             let (feeder, body) = Stream::new(Some(100));
-            // The channel has room; that the feeder goes too soon is the point.
-            let _ = feeder.try_send(Frame::data(Bytes::from_static(b"ten bytes.")));
+            tokio::spawn(async move {
+                // The channel has room.
+                let _ = feeder.try_send(Frame::data(Bytes::from_static(b"ten bytes.")));
+                // They shall have left before the connection ends.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            });
             Response::new(body)
         }
         "status" => {

@@ -11,7 +11,7 @@ use super::{
     load::{Load, Use},
     raw::Client,
     recorder::Recorder,
-    tls::{Authority, shown},
+    tls::{Authority, serve_page, shown},
     websocket::Socket,
     within,
 };
@@ -121,30 +121,13 @@ fn certificates_are_told_apart() {
     assert_ne!(first.certificate(), second.certificate());
     let toml = Authority::toml(&[&first, &second]);
     assert!(toml.contains("{ chain = \"") && toml.matches(".key\" }").count() == 2, "{toml}");
-    let server = world
-        .host
-        .command("openssl")
-        .args(["s_server", "-quiet", "-www", "-accept", "8443", "-cert"])
-        .arg(&first.chain)
-        .arg("-key")
-        .arg(&first.key)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn();
-    let mut server = server.unwrap();
+    let server = serve_page(&world.host, 8443, &first).unwrap();
     let address = format!("{HOST_V4}:8443").parse().unwrap();
     let client = authority.client(&[], None).unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    let certificate = loop {
-        match within(&world.client, client.connect(None, address, "api.test")) {
-            Ok(stream) => break shown(&stream),
-            Err(error) => assert!(std::time::Instant::now() < deadline, "{error:#}"),
-        }
-    };
+    let certificate = shown(&within(&world.client, client.connect(None, address, "api.test")).unwrap());
     assert_eq!(certificate.as_ref(), Some(first.certificate()));
     assert!(within(&world.client, client.connect(None, address, "other.test")).is_err());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
 }
 
 #[test]

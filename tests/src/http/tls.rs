@@ -4,10 +4,12 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    process::{Child, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
@@ -19,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{PATIENCE, connect};
+use crate::netns::Namespace;
 
 /// An authority that issues certificates into a directory of its own, which goes with it.
 #[derive(Debug)]
@@ -140,6 +143,31 @@ impl Tls {
         let name = ServerName::try_from(name.to_owned())?;
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         Ok(tokio::time::timeout(PATIENCE, handshake).await.context("no end of the handshake")??)
+    }
+}
+
+/// A TLS server (`openssl s_server`) that answers each GET with a page of its own, until dropped.
+#[derive(Debug)]
+pub struct PageServer(Child);
+
+pub fn serve_page(namespace: &Namespace, port: u16, pair: &Pair) -> Result<PageServer> {
+    let mut command = namespace.command("openssl");
+    command.args(["s_server", "-quiet", "-www", "-accept", &port.to_string(), "-cert"]).arg(&pair.chain);
+    command.arg("-key").arg(&pair.key).stdin(Stdio::null()).stdout(Stdio::null());
+    let server = PageServer(command.spawn().context("openssl")?);
+    let deadline = Instant::now() + PATIENCE;
+    while namespace.enter(|| std::net::TcpStream::connect(("127.0.0.1", port))).is_err() {
+        ensure!(Instant::now() < deadline, "openssl does not listen on port {port}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(server)
+}
+
+impl Drop for PageServer {
+    fn drop(&mut self) {
+        // It may have ended already; waiting is what leaves no zombie.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

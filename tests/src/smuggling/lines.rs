@@ -198,6 +198,6 @@ fn pipelines() -> Vec<Case> {
             "a TLS hello",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03GET /smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n".to_vec(),
         )
-        .refused(&["control-character", "request-line"]),
+        .refused(&["tls-handshake", "control-character", "request-line"]),
     ]
 }

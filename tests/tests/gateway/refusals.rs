@@ -1,5 +1,7 @@
 //! What the policy of an API refuses: the answer, the record, and that the application hears nothing of it.
 
+use std::time::Duration;
+
 use tests::http::{http2, within};
 
 use super::support::{ATTACK, Gateway, NO_BANS, assert_problem, host, wait_until};
@@ -132,6 +134,7 @@ fn floods_of_http_2_end_their_connection_alone() {
         [("CONTINUATION", &headers[..], &continuation), ("SETTINGS", &b""[..], &settings), ("PING", &b""[..], &ping)]
     {
         let mut client = gateway.client(0);
+        client.stream().set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         client.send(&http2::preface()).unwrap();
         client.send(first).unwrap();
         let flood: Vec<u8> = then.repeat(100);

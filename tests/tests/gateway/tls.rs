@@ -6,7 +6,6 @@ use rustls::version::{TLS12, TLS13};
 use tests::{
     agent::Agent,
     http::{
-        app::App,
         raw::Client,
         tls::{Authority, Pair, Tls, shown},
         within,
@@ -116,8 +115,9 @@ fn a_host_other_than_the_name_of_the_handshake_is_refused() {
     let gateway = start(&[&pair], "");
     let mark = gateway.agent.mark();
     let talk = talk(&gateway, &authority.client(&[], None).unwrap(), "other.test").unwrap();
-    assert!(talk.answer.starts_with("HTTP/1.1 4"), "{}", talk.answer);
-    gateway.refusal(mark, "host-mismatch");
+    // Misdirected (RFC 9110 section 15.5.20): the client may ask again on a connection of its own.
+    assert!(talk.answer.starts_with("HTTP/1.1 421"), "{}", talk.answer);
+    gateway.refusal(mark, "host-not-served");
 }
 
 #[test]
@@ -159,21 +159,19 @@ fn the_certificate_of_an_upstream_is_checked() {
     let world = World::new().unwrap();
     let [authority, stranger] = [Authority::new().unwrap(), Authority::new().unwrap()];
     let back = authority.issue("back", &["127.0.0.1"]).unwrap();
-    // A gateway as the upstream that speaks TLS: it has an application behind it.
-    let app = App::start(&world.host, at("127.0.0.1", 9000)).unwrap();
-    let api = |name: &str, listen: u16, upstream: &str, more: &str| {
-        format!("[[api]]\nname = \"{name}\"\nlisten = \"0.0.0.0:{listen}\"\nupstream = \"{upstream}\"\n{more}")
+    let server = tests::http::tls::serve_page(&world.host, 9443, &back).unwrap();
+    let api = |name: &str, listen: u16, authority: &Authority| {
+        let ca = authority.ca();
+        format!(
+            "[[api]]\nname = \"{name}\"\nlisten = \"{HOST_V4}:{listen}\"\nupstream = \"https://127.0.0.1:9443\"\n\
+             upstream_tls = {{ ca = {ca:?} }}\n"
+        )
     };
-    let ca = |authority: &Authority| format!("upstream_tls = {{ ca = \"{}\" }}\n", authority.ca().display());
-    let config = [
-        "interfaces = [\"eth0\"]\n".to_owned(),
-        api("back", 9443, &format!("http://{}", app.address()), &Authority::toml(&[&back])),
-        api("good", 8001, "https://127.0.0.1:9443", &ca(&authority)),
-        api("bad", 8002, "https://127.0.0.1:9443", &ca(&stranger)),
-        NO_BANS.to_owned(),
-    ];
-    let _agent = Agent::start(&world, &config.concat()).unwrap();
+    let config =
+        format!("interfaces = [\"eth0\"]\n{}{}{NO_BANS}", api("good", 8001, &authority), api("bad", 8002, &stranger));
+    let _agent = Agent::start(&world, &config).unwrap();
     let ask = |port| Client::open(&world.client, at(HOST_V4, port)).unwrap().get("/").unwrap();
     assert_eq!(ask(8001).status, 200);
     super::support::assert_problem(&ask(8002), 502);
+    drop(server);
 }

@@ -77,7 +77,7 @@ const BAD: &[Bad] = &[
         "a chunk whose size is signed",
         "malformed-chunk",
         400,
-        b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\nabcde\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\nabcde\r\n0\r\n\r\n",
     ),
     ("two Hosts", "host-mismatch", 400, b"GET / HTTP/1.1\r\nHost: api.test\r\nHost: evil.test\r\n\r\n"),
     ("a version to come", "http-version", 505, b"GET / HTTP/3.0\r\nHost: api.test\r\n\r\n"),

@@ -85,7 +85,7 @@ impl Sides {
         let log = place("ours.jsonl");
         let config = format!(
             "interfaces = [\"eth0\"]\n[gateway]\nworkers = 1\n\
-             [events]\nstdout = false\nfile = {{ path = {log:?}, max_size = \"100GiB\" }}\n\
+             [events]\nstdout = false\nfile = {{ path = {log:?}, max_size = \"1000GiB\" }}\n\
              [[api]]\nname = \"plain\"\nlisten = \"127.0.0.1:8080\"\nupstream = \"http://{UPSTREAM_AT}\"\n\
              [[api]]\nname = \"tls\"\nlisten = \"127.0.0.1:8443\"\nupstream = \"http://{UPSTREAM_AT}\"\n{}",
             Authority::toml(&[&pair])
