@@ -155,9 +155,8 @@ impl Diag {
                 let length = usize::try_from(word(rest, 0).ok_or_else(cut)?).map_err(|_| cut())?;
                 let message = rest.get(HEADER..length).ok_or_else(cut)?;
                 match i32::from(half(rest, 4).ok_or_else(cut)?) {
-                    libc::NLMSG_DONE => return Ok(()),
-                    libc::NLMSG_ERROR => {
-                        let error = word(message, 0).ok_or_else(cut)?.cast_signed();
+                    libc::NLMSG_DONE | libc::NLMSG_ERROR => {
+                        let error = word(message, 0).map_or(0, u32::cast_signed);
                         return if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-error)) };
                     }
                     _ => each(message),

@@ -76,6 +76,8 @@ fn reset_by(mut diag: Diag, ports: &[(u16, Flags)]) -> Result<Existing, Existing
         match found.is_ours {
             Some(true) => continue,
             Some(false) => {}
+            // Closed by the application, which is all that the kernel remembers of it.
+            None if found.state == state::FIN_WAIT_2 => continue,
             None => return Err(ExistingError::NotTold),
         }
         match diag.destroy(found) {

@@ -117,8 +117,13 @@ impl Steering {
     /// agent before, and beats. Call it before [`Self::set_ports`], so that nobody gets connections for ports that are not his.
     ///
     /// # Errors
-    /// The kernel does not take the socket. The listener before stays in force.
+    /// The socket is of another namespace, or the kernel does not take it. The listener before stays in force.
     pub fn set_listener(&self, listener: &TcpListener) -> Result<(), SteerError> {
+        // The kernel would hand over all the same, and nobody would get an answer.
+        if !self.netns.has(listener).map_err(SteerError::Listener)? {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is in another network namespace");
+            return Err(SteerError::Listener(error));
+        }
         let cookie = socket::cookie(listener).map_err(SteerError::Listener)?;
         let _lock = self.lock()?;
         // First the name, so that the agent before beats no more; a failure gives it back.

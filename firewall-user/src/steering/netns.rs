@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _},
         unix::fs::MetadataExt as _,
     },
     path::Path,
@@ -19,8 +19,6 @@ const OWN: &str = "/proc/thread-self/ns/net";
 pub struct Netns {
     file: File,
     inode: u32,
-    /// Of the thread that opened it: nothing need be entered.
-    is_own: bool,
 }
 
 impl Netns {
@@ -29,17 +27,14 @@ impl Netns {
     /// # Errors
     /// There is nothing at the path, or it is no network namespace.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
-        let own = File::open(OWN)?;
-        let own_inode = inode_of(&own)?;
-        let Some(path) = path else { return Ok(Self { file: own, inode: own_inode, is_own: true }) };
-        let file = File::open(path)?;
+        let file = File::open(path.unwrap_or(Path::new(OWN)))?;
         // SAFETY: it takes no argument, and fails on what is no namespace.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != libc::CLONE_NEWNET {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace"));
         }
-        let inode = inode_of(&file)?;
-        Ok(Self { file, inode, is_own: inode == own_inode })
+        let inode = u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)?;
+        Ok(Self { file, inode })
     }
 
     /// What tells it from all others that there are at the same time.
@@ -52,6 +47,21 @@ impl Netns {
         fs::metadata(path).is_ok_and(|about| about.ino() == u64::from(self.inode))
     }
 
+    /// Whether `socket` was made in it.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn has(&self, socket: &impl AsFd) -> io::Result<bool> {
+        // SAFETY: it takes no argument, and gives a descriptor.
+        let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just opened it for us.
+        let netns = unsafe { File::from_raw_fd(fd) };
+        Ok(netns.metadata()?.ino() == u64::from(self.inode))
+    }
+
     /// Runs `inside` on this thread in the namespace, and comes back. Sockets that it makes stay there, whoever uses them.
     ///
     /// A thread that cannot come back would go on in the wrong network: then the process ends.
@@ -59,7 +69,7 @@ impl Netns {
     /// # Errors
     /// The namespace could not be entered, and nothing was run.
     pub fn enter<T>(&self, inside: impl FnOnce() -> T) -> io::Result<T> {
-        if self.is_own {
+        if self.is_at(Path::new(OWN)) {
             return Ok(inside());
         }
         let back = Back(File::open(OWN)?);
@@ -78,10 +88,8 @@ impl AsFd for Netns {
 
 /// `_IO(0xb7, 0x3)` of `linux/nsfs.h` (Linux 4.11).
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-
-fn inode_of(file: &File) -> io::Result<u32> {
-    u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)
-}
+/// Of `linux/sockios.h` (Linux 4.10).
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// Comes back when dropped, be it by a panic.
 struct Back(File);
@@ -103,7 +111,7 @@ mod tests {
     fn a_namespace_is_told_from_what_is_none() {
         let own = Netns::open(None).unwrap();
         let same = Netns::open(Some(Path::new(OWN))).unwrap();
-        assert!(same.is_own && same.inode() == own.inode() && own.is_at(Path::new(OWN)));
+        assert!(same.inode() == own.inode() && own.is_at(Path::new(OWN)));
         for other in ["/proc/thread-self/ns/mnt", "/dev/null", "/proc/self/status"] {
             assert!(Netns::open(Some(Path::new(other))).is_err(), "{other}");
             assert!(!own.is_at(Path::new(other)));

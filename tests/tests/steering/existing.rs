@@ -3,7 +3,7 @@
 use firewall_user::steering::existing::{Existing, reset};
 use tests::netns::{HOST_V4, HOST_V6};
 
-use crate::support::{Agent, Client, LOCAL, OPEN, Place, Server};
+use crate::support::{Agent, Client, LOCAL, OPEN, Place, Server, wait};
 
 #[test]
 fn those_that_nobody_inspects_are_reset() {
@@ -71,6 +71,23 @@ fn local_ones_are_reset_where_these_are_steered() {
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line).unwrap();
         assert!(line.starts_with("app"), "{line}");
+    }
+}
+
+#[test]
+fn one_that_the_application_closed_is_no_concern() {
+    let place = Place::new();
+    let steering = place.open();
+    for address in [HOST_V4, HOST_V6] {
+        let listener = place.world.host.enter(|| std::net::TcpListener::bind((address, 8080)).unwrap());
+        let client = place.world.client.enter(|| std::net::TcpStream::connect((address, 8080)).unwrap());
+        drop(listener.accept().unwrap());
+        assert_eq!(std::io::Read::read(&mut &client, &mut [0]).unwrap(), 0, "it is closed at the other end");
+        // Its acknowledgement may be late.
+        let table = if address == HOST_V4 { "tcp" } else { "tcp6" };
+        let fin_wait_2 = || std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap().contains(" 05 ");
+        wait("it is in FIN_WAIT_2", crate::support::SECOND, || place.world.host.enter(fin_wait_2));
+        assert_eq!(reset(steering.netns(), &[(8080, OPEN)]).unwrap(), Existing::default());
     }
 }
 

@@ -44,12 +44,40 @@ fn a_dead_agent_is_gone_at_once() {
     assert_eq!((counts[&8080].gone_open, counts[&8080].gone_closed), (2, 0));
     assert_eq!((counts[&8081].gone_open, counts[&8081].gone_closed), (0, 2));
     assert_eq!((counts[&8080].redirect_failed, counts[&8081].redirect_failed), (0, 0));
+    // Flags can be changed meanwhile.
+    watch.set_ports(&[(8080, CLOSED), (8081, OPEN)]).unwrap();
+    refused(place.ask((HOST_V4, 8080)));
+    assert_eq!(place.ask((HOST_V4, 8081)).unwrap().name, "app");
+    watch.set_ports(&PORTS).unwrap();
     // The next one finds everything as it was, and nobody in force.
     let next = place.open();
     assert!(!next.predecessor_in_force());
     is_gone(&place);
     let _next = Agent::start(next, &PORTS);
     is_in_force(&place);
+}
+
+/// A listener that takes IPv4 only is no agent for IPv6.
+#[test]
+fn what_the_kernel_does_not_hand_over_counts_as_gone() {
+    let (place, _apps) = place();
+    let steering = place.open();
+    let listener = place.world.host.enter(|| std::net::TcpListener::bind("0.0.0.0:0").unwrap());
+    steering.set_listener(&listener).unwrap();
+    steering.set_ports(&PORTS).unwrap();
+    assert_eq!(place.ask((HOST_V6, 8080)).unwrap().name, "app");
+    refused(place.ask((HOST_V6, 8081)));
+    let counts = steering.counts().unwrap();
+    assert_eq!((counts[&8080].gone_open, counts[&8080].redirect_failed), (1, 1));
+    assert_eq!((counts[&8081].gone_closed, counts[&8081].redirect_failed), (1, 1));
+    assert!(place.world.client.enter(|| std::net::TcpStream::connect((HOST_V4, 8081)).is_ok()));
+    assert!(listener.accept().is_ok());
+    // What does not listen is no listener, and changes nothing.
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+    assert!(matches!(steering.set_listener(&socket.into()).unwrap_err(), SteerError::Listener(_)));
+    let elsewhere = place.world.client.enter(|| std::net::TcpListener::bind("[::]:0").unwrap());
+    assert!(matches!(steering.set_listener(&elsewhere).unwrap_err(), SteerError::Listener(_)));
+    assert!(steering.in_force().unwrap());
 }
 
 #[test]
@@ -107,6 +135,28 @@ fn detaching_ends_it_all() {
     assert_eq!(steering::remove_all(&place.pins).unwrap(), 1);
     assert_eq!(place.ask((HOST_V4, 8081)).unwrap().name, "app");
     assert_eq!(steering::remove_all(&place.pins).unwrap(), 0);
+}
+
+#[test]
+fn the_command_ends_it_too() {
+    let place = Place::new();
+    let _app = Server::app(&place.world.host, ("::", 8081));
+    let agent = tests::agent::Agent::start(&place.world, "interfaces = [\"eth0\"]").unwrap();
+    let pins = std::path::Path::new("/sys/fs/bpf").join(&agent.instance);
+    // Without a path, it is the namespace of the thread.
+    let steering = place.world.host.enter(|| Steering::open(&pins, None).unwrap());
+    assert!(steering.netns().is_at(&path(&place.world.host)));
+    let listening = Agent::start(steering, &[(8081, CLOSED)]);
+    assert_eq!(place.ask((HOST_V4, 8081)).unwrap().name, "agent");
+    // Neither layer is in the other's way.
+    agent.reload().unwrap();
+    assert_eq!(place.ask((HOST_V4, 8081)).unwrap().name, "agent");
+    drop(listening);
+    refused(place.ask((HOST_V4, 8081)));
+    let said = agent.run(&["detach"]).unwrap();
+    assert!(said.contains("NOT STEERING") && said.contains("NOT FILTERING"), "{said}");
+    assert_eq!(place.ask((HOST_V4, 8081)).unwrap().name, "app");
+    assert!(!pins.exists());
 }
 
 #[test]

