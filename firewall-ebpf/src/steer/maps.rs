@@ -3,6 +3,8 @@
 //! All are pinned by the agent, one set for each network namespace, and adopted by the next agent. All kinds are older than
 //! the oldest kernel we support (6.1).
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     bindings::{bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SOCKMAP},
     macros::map,
@@ -24,7 +26,7 @@ pub(crate) static PORTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS
 /// Values have 8 bytes, unlike those of aya's own type, so that the agent can read whose socket it is (Linux 5.8).
 #[unsafe(link_section = "maps")]
 #[unsafe(no_mangle)]
-pub(crate) static LISTENER: bpf_map_def = bpf_map_def {
+pub(crate) static LISTENER: Definition = Definition(UnsafeCell::new(bpf_map_def {
     type_: BPF_MAP_TYPE_SOCKMAP,
     key_size: 4,
     value_size: 8,
@@ -32,7 +34,15 @@ pub(crate) static LISTENER: bpf_map_def = bpf_map_def {
     map_flags: 0,
     id: 0,
     pinning: 0,
-};
+}));
+
+/// A map without a type of aya's. Like theirs it is a cell: what is not writable would come to a second section of the same
+/// name, and the kernel refuses the types of an object that has two.
+#[repr(transparent)]
+pub(crate) struct Definition(UnsafeCell<bpf_map_def>);
+
+// SAFETY: nobody reads or writes it but the loader; its address is what stands for the map.
+unsafe impl Sync for Definition {}
 
 /// Heartbeat, and whose it is. The agent writes through a mapping, word by word; lookups read.
 #[map]
