@@ -25,7 +25,7 @@ use crate::{
         Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
-    gateway::Gateway,
+    gateway::{Gateway, tls},
     host::{
         addresses::{self, Guarded},
         interface::Interface,
@@ -67,6 +67,8 @@ pub struct Core {
     /// Events sampled, as last told. The number is derived from counters that are read one after the other, and must not
     /// go back for those who take its rate.
     pub sampled: u64,
+    /// When certificates were last looked at.
+    pub certificates_seen: Instant,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
     /// What the file of bans holds, if we wrote it.
@@ -109,6 +111,7 @@ impl Core {
             warnings: BTreeMap::new(),
             bound: (config.metrics, config.control_group.clone()),
             sampled: 0,
+            certificates_seen: Instant::now(),
             bans_dirty: false,
             bans_saved: None,
             guarded: Guarded::new(),
@@ -144,7 +147,8 @@ impl Core {
             return Err(error);
         }
         let generation = core.compiled.policy.generation;
-        let served = core.gateway.prepare(&core.config, generation).and_then(|policy| core.gateway.commit(policy));
+        let prepared = core.gateway.prepare(&core.config, generation);
+        let served = prepared.and_then(|prepared| core.gateway.commit(&core.config, prepared));
         if let Err(error) = served {
             core.gateway.withdraw();
             before.restore(&mut core.links);
@@ -156,6 +160,8 @@ impl Core {
         core.settle(compiled)?;
         let gateway = core.gateway.reputation();
         core.condemner.on_unban(move |prefix| gateway.forget(prefix));
+        core.warn_of_apis();
+        core.warn_of_certificates();
         Ok(core)
     }
 
@@ -224,7 +230,7 @@ impl Core {
             } else {
                 self.swap(config, compiled, &interfaces)?;
             }
-            Ok(self.gateway.commit(prepared)?)
+            Ok(self.gateway.commit(&self.config, prepared)?)
         });
         if let Err(error) = swapped {
             if let Some(Err(back)) = events.as_ref().map(|events| self.sinks.reconfigure(events)) {
@@ -233,6 +239,8 @@ impl Core {
             return Err(error);
         }
         self.warn("restart", late);
+        self.warn_of_apis();
+        self.warn_of_certificates();
         Ok(!unchanged || events.is_some())
     }
 
@@ -375,6 +383,44 @@ impl Core {
         Ok(())
     }
 
+    /// Steers where the network namespaces of APIs are now. With `again`, what could not be steered is tried once more.
+    pub fn follow(&mut self, again: bool) {
+        if self.gateway.has_moved(again) {
+            let result = self.gateway.follow();
+            self.warn("gateway", result.err().map(|error| error.to_string()));
+            self.warn_of_apis();
+        }
+    }
+
+    /// Says which APIs have trouble.
+    pub fn warn_of_apis(&mut self) {
+        let troubles = self.gateway.troubles();
+        self.warn_each("api ", troubles.into_iter().map(|(name, trouble)| (name.to_string(), trouble)));
+    }
+
+    /// Says which certificates should be put right.
+    pub fn warn_of_certificates(&mut self) {
+        self.certificates_seen = Instant::now();
+        let served = self.config.apis.iter().filter_map(|api| Some((&api.name, api.tls.as_ref()?)));
+        let notices = served.flat_map(|(name, tls)| {
+            // What cannot be read by now is told when it is to be served.
+            let notices = tls::notices(tls, SystemTime::now()).unwrap_or_default().into_iter().enumerate();
+            notices.map(move |(index, notice)| (format!("{name} {index}"), format!("API `{name}`: {notice}")))
+        });
+        let notices: Vec<_> = notices.collect();
+        self.warn_each("certificate ", notices.into_iter());
+    }
+
+    /// Sets these warnings, whose subjects begin with `kind`, and lifts all others of that kind.
+    fn warn_each(&mut self, kind: &str, warnings: impl Iterator<Item = (String, String)>) {
+        let warnings: BTreeMap<String, String> =
+            warnings.map(|(subject, text)| (format!("{kind}{subject}"), text)).collect();
+        self.warnings.retain(|subject, _| !subject.starts_with(kind) || warnings.contains_key(subject));
+        for (subject, text) in warnings {
+            self.warn(&subject, Some(text));
+        }
+    }
+
     /// Looks again at interfaces, addresses, gateways and resolvers.
     pub fn refresh(&mut self) -> Result<(), CoreError> {
         self.refresh_guarded()?;
@@ -480,7 +526,7 @@ impl Core {
     /// Goes back to what was there before an unconfirmed start.
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
-            self.gateway.withdraw();
+            self.gateway.leave();
             before.restore(&mut self.links);
             self.restore_offloads();
         }

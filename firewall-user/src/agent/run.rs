@@ -38,6 +38,8 @@ use crate::{
 
 /// How often bans are swept, and saved even if nothing was heard of a change, and the host is looked at anew.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often certificates are looked at, whose time may have come.
+const CERTIFICATES: Duration = Duration::from_secs(3600);
 /// Interfaces and addresses change in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -235,6 +237,7 @@ fn announce(service: &Service) {
         let mode = core.links.state(interface, 0).map_or("absent", |(mode, ..)| mode.name());
         tracing::info!("filtering on {interface} ({mode}), policy {}", core.compiled().policy.generation);
     }
+    core.gateway.entries().iter().for_each(|line| tracing::info!("{line}"));
     if let Some((until, _)) = &core.confirm {
         let left = until.saturating_duration_since(Instant::now());
         tracing::warn!("`portcullis confirm` within {} s, or the policy is taken back", left.as_secs());
@@ -278,10 +281,18 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         core.roll_back();
         return true;
     }
+    // A container that is started anew is unprotected until this sees it.
+    core.follow(sweep);
+    if core.gateway.has_news() {
+        core.warn_of_apis();
+    }
     if sweep {
         probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
+        if core.certificates_seen.elapsed() >= CERTIFICATES {
+            core.warn_of_certificates();
+        }
         core.condemner.sweep(bans::now());
         if let Err(error) = bans::sweep(&mut core.shared) {
             core.warn("bans", Some(format!("bans cannot be swept: {error}")));

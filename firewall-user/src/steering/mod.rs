@@ -34,7 +34,7 @@ use aya::maps::MapData;
 use firewall_common::steer::{MAX_PORTS, SteerCounts, flag};
 
 use self::{control::Control, pins::Maps};
-pub use self::{error::SteerError, netns::Netns, pins::memory, pins::remove_all, probe::Probe, socket::Exemption};
+pub use self::{error::SteerError, netns::Netns, pins::memory, pins::remove_all, pins::remove_others, probe::Probe, socket::Exemption};
 use crate::dmz::syscall;
 
 /// What is said of a port.
@@ -218,7 +218,7 @@ impl Steering {
     ///
     /// # Errors
     /// A pin could not be removed.
-    pub fn detach(self) -> Result<(), SteerError> {
+    pub fn detach(&self) -> Result<(), SteerError> {
         pins::remove_one(&self.directory).map_err(|source| SteerError::Pin { path: self.directory.clone(), source })
     }
 
