@@ -2,8 +2,8 @@
 //! at a time.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, Instant, SystemTime},
@@ -69,6 +69,8 @@ pub struct Core {
     pub sampled: u64,
     /// When certificates were last looked at.
     pub certificates_seen: Instant,
+    /// Another agent is about to take over: what is in force must not change.
+    pub lent: bool,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
     /// What the file of bans holds, if we wrote it.
@@ -84,6 +86,7 @@ impl Core {
         config: Config,
         trace: bool,
         confirm: Option<Duration>,
+        inherited: HashMap<SocketAddr, TcpListener>,
     ) -> Result<Self, CoreError> {
         let interfaces = find_interfaces(&config.interfaces, &[])?;
         let sinks = Arc::new(Sinks::open(&config.events)?);
@@ -102,7 +105,7 @@ impl Core {
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
-            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none()),
+            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none(), inherited),
             sinks,
             condemner,
             reloads: api::Reloads::default(),
@@ -111,6 +114,7 @@ impl Core {
             warnings: BTreeMap::new(),
             bound: (config.metrics, config.control_group.clone()),
             sampled: 0,
+            lent: false,
             certificates_seen: Instant::now(),
             bans_dirty: false,
             bans_saved: None,
@@ -158,6 +162,7 @@ impl Core {
         drop(before);
         adopted.keep();
         core.settle(compiled)?;
+        core.gateway.forget_inherited();
         let gateway = core.gateway.reputation();
         core.condemner.on_unban(move |prefix| gateway.forget(prefix));
         core.warn_of_apis();
@@ -360,7 +365,12 @@ impl Core {
 
     fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
         // Unconfirmed, nothing may outlive us.
-        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
+        let exit = match self.config.on_agent_exit {
+            _ if self.confirm.is_some() => OnAgentExit::Detach,
+            // The next agent finds a link by its pin.
+            _ if self.lent => OnAgentExit::Keep,
+            exit => exit,
+        };
         let egress = self.compiled.needs_egress();
         if self.config.xdp_mode == XdpMode::Generic {
             offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
@@ -385,6 +395,10 @@ impl Core {
 
     /// Steers where the network namespaces of APIs are now. With `again`, what could not be steered is tried once more.
     pub fn follow(&mut self, again: bool) {
+        if again {
+            let result = self.gateway.reclaim(true);
+            self.warn("steering", result.err().map(|error| error.to_string()));
+        }
         if self.gateway.has_moved(again) {
             let result = self.gateway.follow();
             self.warn("gateway", result.err().map(|error| error.to_string()));
@@ -507,6 +521,22 @@ impl Core {
             self.confirm = Some(pending);
         }
         result
+    }
+
+    /// Makes ready for another agent to take over links and ports; until [`Self::take_back`] this one changes nothing.
+    pub fn lend(&mut self) -> Result<(), CoreError> {
+        self.lent = true;
+        let interfaces = find_interfaces(&self.config.interfaces, &self.config.interfaces);
+        interfaces.and_then(|interfaces| self.attach_all(&interfaces))
+    }
+
+    /// The other agent did not take over: puts back in force what it may have changed.
+    pub fn take_back(&mut self) -> Result<(), CoreError> {
+        self.lent = false;
+        let interfaces = find_interfaces(&self.config.interfaces, &self.config.interfaces)?;
+        let attached = self.attach_all(&interfaces);
+        self.gateway.reclaim(false)?;
+        attached
     }
 
     /// Sets or, with `None`, lifts the warning about `subject`.

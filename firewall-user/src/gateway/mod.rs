@@ -23,7 +23,7 @@ mod worker;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -58,6 +58,8 @@ use crate::{
 
 /// How often the kernel is told that the gateway lives. It takes 2 seconds of silence for death.
 const BEAT: Duration = Duration::from_millis(250);
+/// Round trips take less, nearly always: within this a handshake ends that had begun.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// A worker that said nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,8 @@ pub struct Gateway {
     /// Where nothing is steered, though it should be.
     absent: HashMap<PathBuf, Absent>,
     proxies: HashMap<SocketAddr, Arc<Entrance>>,
+    /// What the agent before us listens on.
+    inherited: HashMap<SocketAddr, TcpListener>,
     keeper: Option<Keeper>,
     findings: Arc<status::Findings>,
     /// The policy is in force for good. Until then no port is closed by our end.
@@ -106,7 +110,7 @@ pub struct Gateway {
 pub struct Prepared {
     policies: Vec<Arc<ApiPolicy>>,
     places: Places,
-    listeners: HashMap<SocketAddr, std::net::TcpListener>,
+    listeners: HashMap<SocketAddr, TcpListener>,
 }
 
 /// The network namespaces of a policy.
@@ -124,7 +128,14 @@ struct Absent {
 }
 
 impl Gateway {
-    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Condemner, confirmed: bool) -> Self {
+    pub fn new(
+        config: &Config,
+        pins: &Path,
+        sinks: &Arc<Sinks>,
+        condemner: &Condemner,
+        confirmed: bool,
+        inherited: HashMap<SocketAddr, TcpListener>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::default()),
             reputation: Arc::new(Reputation::new(config.reputation, condemner)),
@@ -141,6 +152,7 @@ impl Gateway {
             networks: HashMap::new(),
             absent: HashMap::new(),
             proxies: HashMap::new(),
+            inherited,
             keeper: None,
             findings: Arc::default(),
             confirmed,
@@ -180,7 +192,11 @@ impl Gateway {
                     for address in listen.iter().filter(|address| !self.proxies.contains_key(address)) {
                         let fail =
                             |source| GatewayError::Listen { api: api.name.to_string(), address: *address, source };
-                        listeners.insert(*address, network::listen(*address).map_err(fail)?);
+                        let listener = match self.inherited.get(address) {
+                            Some(listener) => listener.try_clone(),
+                            None => network::listen(*address),
+                        };
+                        listeners.insert(*address, listener.map_err(fail)?);
                     }
                     Arc::clone(&nowhere)
                 }
@@ -303,7 +319,7 @@ impl Gateway {
     fn open_proxies(
         &mut self,
         listen: HashMap<SocketAddr, Arc<ApiSlot>>,
-        mut listeners: HashMap<SocketAddr, std::net::TcpListener>,
+        mut listeners: HashMap<SocketAddr, TcpListener>,
     ) {
         let mut before = std::mem::take(&mut self.proxies);
         for (address, slot) in listen {
@@ -429,9 +445,31 @@ impl Gateway {
         self.proxies.values().for_each(|entrance| entrance.close());
     }
 
-    /// What [`Gateway::drain`] waits for.
+    /// The sockets of reverse proxies, for the next agent to accept from.
+    pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.proxies.values().map(|entrance| entrance.listener().try_clone()).collect()
+    }
+
+    /// Closes what the agent before us listened on and we do not.
+    pub fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// Takes steered ports back from an agent that took them, and is no more; with `vacant`, where nobody has them now.
+    pub fn reclaim(&self, vacant: bool) -> Result<(), GatewayError> {
+        for (network, entrance) in self.networks.values() {
+            network.reclaim(entrance.listener(), self.confirmed, vacant).map_err(|source| steer("", source))?;
+        }
+        Ok(())
+    }
+
+    /// What is waited for, for connections to end.
     pub fn drainage(&self) -> Drainage {
-        Drainage { shared: Arc::clone(&self.shared), within: self.shared.limits.load().drain }
+        Drainage {
+            shared: Arc::clone(&self.shared),
+            within: self.shared.limits.load().drain,
+            handshakes: !self.networks.is_empty(),
+        }
     }
 
     /// Ends all threads, and with them what is left of connections.
@@ -458,18 +496,19 @@ fn same_entrance(before: &Entry, now: &Entry) -> bool {
 pub struct Drainage {
     shared: Arc<Shared>,
     within: Duration,
+    /// Handshakes may be under way, of connections that will be ours.
+    handshakes: bool,
 }
 
 impl Drainage {
     /// Waits until no connection is left, or as long as the configuration allows; how many are left.
     pub async fn wait(self) -> u32 {
-        let until = Instant::now() + self.within;
-        // Some may still be in the listener's queue: a moment without any is not the end.
-        let mut quiet = 0;
-        while Instant::now() < until && quiet < 5 {
+        let began = Instant::now();
+        // Who began a handshake with us ends it with us, and nobody further begins one.
+        let at_least = if self.handshakes { HANDSHAKE.min(self.within) } else { Duration::ZERO };
+        while began.elapsed() < self.within && (began.elapsed() < at_least || self.shared.registry.total() > 0) {
             // Again and again: a connection that was on its way is accepted and answered all the same.
             self.shared.registry.drain(None);
-            quiet = if self.shared.registry.total() == 0 { quiet + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.registry.total()

@@ -147,9 +147,13 @@ impl Network {
         self.steering.as_ref().map(|steering| steering.netns().inode())
     }
 
-    /// Puts the ports back in force, and `listener`, where another agent has taken its place.
-    pub(super) fn reclaim(&self, listener: &TcpListener, confirmed: bool) -> Result<(), SteerError> {
+    /// Puts the ports back in force, and `listener`, where another agent has taken its place; with `vacant`, only if nobody has
+    /// it now.
+    pub(super) fn reclaim(&self, listener: &TcpListener, confirmed: bool, vacant: bool) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
+        if vacant && !steering.is_vacant()? {
+            return Ok(());
+        }
         if !steering.in_force()? {
             steering.set_listener(listener)?;
         }

@@ -175,7 +175,10 @@ pub fn remove_all(pins: &Path) -> io::Result<usize> {
 /// Ends steering in every namespace whose pins are in `pins` but these, told by their inodes.
 pub fn remove_others(pins: &Path, keep: &[u32]) -> io::Result<()> {
     let kept: Vec<PathBuf> = keep.iter().map(|inode| directory(pins, *inode)).collect();
-    directories(pins).iter().filter(|directory| !kept.contains(directory)).try_for_each(|directory| remove_one(directory))
+    directories(pins)
+        .iter()
+        .filter(|directory| !kept.contains(directory))
+        .try_for_each(|directory| remove_one(directory))
 }
 
 /// Where the pins of a namespace are.

@@ -82,7 +82,9 @@ fn unheard(netns: &Netns, ports: &[u16]) -> Vec<String> {
     }
     let inside = (!inside.is_empty()).then(|| {
         let ports = joined(&inside);
-        format!("behind port {ports} something listens on a loopback address only, where no request from outside can go")
+        format!(
+            "behind port {ports} something listens on a loopback address only, where no request from outside can go"
+        )
     });
     silence(&silent).map(|silence| format!("{silence} now")).into_iter().chain(inside).collect()
 }
