@@ -26,8 +26,9 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     exchange::Exchange,
     gate::{Gate, LAST_REQUEST, Lane},
+    metrics,
     policy::ApiPolicy,
-    registry::{Full, Handle},
+    registry::{Full, Handle, Ticket},
     service,
     stream::{ClientStream, Transport},
     worker::{ApiSlot, Worker},
@@ -68,6 +69,9 @@ pub(super) struct Connection {
     streams: Mutex<Vec<Weak<Exchange>>>,
     /// Something was refused here: the client may still be sending.
     pub(super) refused: AtomicBool,
+    /// Counts it as open, and ends it when told to; a tunnel takes both over.
+    pub(super) ticket: Ticket,
+    _counted: metrics::Open,
 }
 
 impl Connection {
@@ -109,7 +113,7 @@ pub(super) async fn serve(
             return tell(&worker, &policy, &peer, reason);
         }
     };
-    let _counted = policy.metrics.connection();
+    let counted = policy.metrics.connection();
     let _slower_without = stream.set_nodelay(true);
     let handle = Arc::clone(&ticket.handle);
     let work = async {
@@ -126,6 +130,8 @@ pub(super) async fn serve(
             lane: Arc::default(),
             streams: Mutex::default(),
             refused: AtomicBool::new(false),
+            ticket,
+            _counted: counted,
         });
         if http2 {
             Box::pin(serve_http2(&connection, &policy, io, &handle)).await;

@@ -278,12 +278,16 @@ fn upgraded(
     parts.version = http::Version::default();
     exchange.answered(101);
     connection.lane.decide_upgrade(true);
-    let tunnel = Arc::clone(&exchange);
+    let (tunnel, connection) = (Arc::clone(&exchange), Arc::clone(connection));
     tokio::spawn(async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let _counted = tunnel.policy().metrics.tunnel();
-        if let Ok((up, down)) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
+        let copied = tokio::select! {
+            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied,
+            () = connection.ticket.handle.abort.notified() => return,
+        };
+        if let Ok((up, down)) = copied {
             tunnel.took(usize::try_from(up).unwrap_or(usize::MAX));
             tunnel.gave(usize::try_from(down).unwrap_or(usize::MAX));
         }
