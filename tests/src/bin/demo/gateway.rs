@@ -187,20 +187,19 @@ impl Stage {
 
     /// Good requests of each protocol.
     fn good(&mut self, number: usize) -> Result<()> {
-        let passes =
-            |stage: &mut Self, what: &str, do_it: &mut dyn FnMut(&Stage) -> Result<String>| -> Result<()> {
-                let passed = |stage: &Stage| -> Result<u64> {
-                    Ok(stage.agent.status()?.apis.iter().map(|api| api.traffic.requests.passed).sum())
-                };
-                let before = passed(stage)?;
-                let outcome = do_it(stage);
-                stage.agent.wait_until("counted", |status| {
-                    status.apis.iter().map(|api| api.traffic.requests.passed).sum::<u64>() > before
-                })?;
-                let counter = format!("passed +{}", passed(stage)? - before);
-                stage.tell(number, "gateway", what, "answered by the application".into(), counter, outcome);
-                Ok(())
+        let passes = |stage: &mut Self, what: &str, do_it: &mut dyn FnMut(&Stage) -> Result<String>| -> Result<()> {
+            let passed = |stage: &Stage| -> Result<u64> {
+                Ok(stage.agent.status()?.apis.iter().map(|api| api.traffic.requests.passed).sum())
             };
+            let before = passed(stage)?;
+            let outcome = do_it(stage);
+            stage.agent.wait_until("counted", |status| {
+                status.apis.iter().map(|api| api.traffic.requests.passed).sum::<u64>() > before
+            })?;
+            let counter = format!("passed +{}", passed(stage)? - before);
+            stage.tell(number, "gateway", what, "answered by the application".into(), counter, outcome);
+            Ok(())
+        };
         let orders = format!("http://{HOST_V4}:{ORDERS}/list?page=1");
         passes(self, "HTTP/1.1 to the port of an unmodified server", &mut |stage| {
             let answer = curl(&stage.world.client, Http::One, None, &[&orders])?;
