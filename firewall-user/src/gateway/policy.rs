@@ -88,8 +88,10 @@ impl ClientTls {
         })
     }
 
-    pub(super) fn config(&self, http2: bool) -> Arc<ClientConfig> {
+    /// For a connection that speaks HTTP/2 where nothing is negotiated, or, for an upgrade, must speak HTTP/1.
+    pub(super) fn config(&self, http2: bool, upgrade: bool) -> Arc<ClientConfig> {
         match &self.either {
+            _ if upgrade => Arc::clone(&self.http1),
             Some(either) => Arc::clone(either),
             None if http2 => Arc::clone(&self.http2),
             None => Arc::clone(&self.http1),
