@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use firewall_common::steer::SteerCounts;
+use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
 
 use super::{metrics::ApiMetrics, worker::ApiSlot};
 use crate::{
@@ -186,8 +187,11 @@ impl Network {
     }
 }
 
+/// The ports of an API, and where what is done to them is counted.
+type Counted = (Vec<(u16, Flags)>, Arc<ApiMetrics>);
+
 /// Resets connections older than the gateway, and again those whose handshake was under way.
-fn reset_existing(steering: Arc<Steering>, apis: Vec<(Vec<(u16, Flags)>, Arc<ApiMetrics>)>) {
+fn reset_existing(steering: Arc<Steering>, apis: Vec<Counted>) {
     let reset = move || {
         for last in [false, true] {
             let mut handshakes = 0;
@@ -228,6 +232,12 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Its successor may listen while this one drains.
     socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // Another API may have the IPv4 side of the port.
+        socket.set_only_v6(true)?;
+    }
+    // At boot the address may come after the agent.
+    setsockopt(&socket, IpFreebind, &true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
