@@ -36,7 +36,9 @@ fn get(path: &str) -> String {
 fn answer(path: &str) -> (String, bool) {
     let switch = |fields: &str| format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n{fields}\r\n");
     let (text, ends) = match path {
-        "/both" => ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", false),
+        "/both" => {
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", false)
+        }
         "/lengths" => ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", false),
         "/differing" => ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", false),
         "/list" => ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", false),
@@ -156,8 +158,19 @@ async fn serve(mut stream: TcpStream, number: usize, asked: Asked) {
 fn answers_that_readers_might_take_differently_are_not_passed_on() {
     let bench = Bench::start("");
     for path in [
-        "/both", "/lengths", "/differing", "/list", "/signed", "/coding", "/identity", "/return", "/nul", "/folded",
-        "/nonsense", "/unasked", "/short-head",
+        "/both",
+        "/lengths",
+        "/differing",
+        "/list",
+        "/signed",
+        "/coding",
+        "/identity",
+        "/return",
+        "/nul",
+        "/folded",
+        "/nonsense",
+        "/unasked",
+        "/short-head",
     ] {
         let mark = bench.agent.mark();
         let mut client = bench.client();
