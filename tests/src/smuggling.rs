@@ -6,7 +6,9 @@
 
 mod chunks;
 mod framing;
+mod kept;
 mod lines;
+pub mod streams;
 mod targets;
 
 /// One connection.
@@ -66,7 +68,7 @@ impl Case {
 
 /// The whole corpus.
 pub fn cases() -> Vec<Case> {
-    [framing::cases(), chunks::cases(), lines::cases(), targets::cases()].concat()
+    [framing::cases(), chunks::cases(), lines::cases(), targets::cases(), kept::cases()].concat()
 }
 
 /// The request that must never arrive, where only a second reader would see it.

@@ -14,7 +14,10 @@ use tests::{
         recorder::Recorder,
     },
     netns::{HOST_V4, World},
-    smuggling::{Case, cases, matches},
+    smuggling::{
+        Case, cases, matches,
+        streams::{Stream, streams},
+    },
 };
 
 const CONFIG: &str = r#"
@@ -22,6 +25,7 @@ interfaces = ["eth0"]
 [[api]]
 name = "orders"
 port = 8080
+upstream_http = "1.1"
 [api.timeouts]
 head = "1s"
 body = "2s"
@@ -120,6 +124,35 @@ impl Bench {
         if case.refused.is_empty() || instead.is_some() { Ok(()) } else { self.check_refusal(case, &outcome, mark) }
     }
 
+    /// Runs a stream of HTTP/2; an error says what was wrong.
+    fn run_stream(&self, stream: &Stream) -> anyhow::Result<()> {
+        let mut client = Client::open(&self.world.client, format!("{HOST_V4}:8080").parse()?)?;
+        client.send(&stream.bytes())?;
+        client.until_stream_ends(1)?;
+        let settled = self.recorder.settle(PATIENCE);
+        let received = self.recorder.take();
+        ensure!(received.faults.is_empty(), "the upstream got what it must not: {:?}", received.faults);
+        let messages = received.messages;
+        ensure!(messages.iter().all(|message| !message.target.contains("smuggled")), "SMUGGLED: {messages:?}");
+        ensure!(settled, "the upstream still waits for the end of a request");
+        let same = match &stream.forwarded {
+            None => messages.is_empty(),
+            Some(sent) => messages.len() == 1 && sent.is(&messages[0]),
+        };
+        ensure!(same, "the upstream got {messages:?}");
+        for message in &messages {
+            ensure!(message.trailers.is_empty(), "it got the trailers {:?}", message.trailers);
+            let odd =
+                message.fields.iter().find(|(name, _)| name.contains(['_', '!']) || name.starts_with("x-original"));
+            ensure!(odd.is_none(), "it got {odd:?}");
+            if let Some((name, value)) = stream.has {
+                let values: Vec<&[u8]> = message.headers(name).collect();
+                ensure!(values == [value.as_bytes()], "of {name} it got {values:?}");
+            }
+        }
+        Ok(())
+    }
+
     /// The event has the reason; the client gets its status, and nothing about the inside.
     fn check_refusal(&self, case: &Case, outcome: &Outcome, mark: usize) -> anyhow::Result<()> {
         let refusal =
@@ -171,6 +204,13 @@ fn nothing_ambiguous_reaches_the_upstream() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    let streams = streams();
+    for stream in &streams {
+        if let Err(error) = bench.run_stream(stream) {
+            wrong.push(format!("{}: {error:#}", stream.what));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} streams:\n{}", wrong.len(), streams.len(), wrong.join("\n"));
     // Nothing that came before may have left anything behind.
     let mut client = Client::open(&bench.world.client, format!("{HOST_V4}:8080").parse().unwrap()).unwrap();
     assert_eq!(client.get("/after").unwrap().text(), "ok");

@@ -246,9 +246,12 @@ fn outgoing(
         let name = HeaderName::from_bytes(name).map_err(|_| Reason::HeaderName)?;
         headers.append(name, value(head.raw.slice_ref(sent))?);
     }
-    if let Some(authority) = head.authority() {
-        headers.insert(header::HOST, value(Bytes::copy_from_slice(authority))?);
-    }
+    let host = match head.authority() {
+        Some(authority) => Bytes::copy_from_slice(authority),
+        // HTTP/1.0 goes on as HTTP/1.1, which has one: where the client went.
+        None => SocketAddr::new(peer.local.ip(), peer.local.port()).to_string().into(),
+    };
+    headers.insert(header::HOST, value(host)?);
     if let Some(token) = &judged.upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, value(token.clone())?);

@@ -13,9 +13,9 @@ use std::{
 };
 
 use firewall_inspect::{forwarded, reason::Reason};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -202,8 +202,14 @@ fn unsent(mut error: TrySendError<Request<RequestBody>>, used: bool) -> Result<R
 fn prepare(request: &mut Request<RequestBody>, route: &Route<'_>, http2: bool) {
     *request.version_mut() = if http2 { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
     if !http2 {
+        if request.body().size_hint().exact().is_none() {
+            // Of itself, hyper would leave such a body out of a GET.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(http::header::TRANSFER_ENCODING, chunked);
+        }
         return;
     }
+    request.headers_mut().remove(http::header::TRANSFER_ENCODING);
     let host = request.headers_mut().remove(http::header::HOST);
     let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let scheme = if route.upstream.tls.is_some() { "https" } else { "http" };

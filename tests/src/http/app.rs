@@ -32,7 +32,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
-    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE},
+    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -74,6 +74,7 @@ pub struct Seen {
     pub fields: Vec<(String, String)>,
     pub peer: SocketAddr,
     pub body: usize,
+    pub trailers: Vec<(String, String)>,
 }
 
 impl Seen {
@@ -187,16 +188,18 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, state: &State) -> 
 
 async fn seen(request: Request<Incoming>, peer: SocketAddr) -> io::Result<Response<Stream>> {
     let (head, body) = request.into_parts();
-    let fields = head.headers.iter();
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let body = body.collect().await.map_err(io::Error::other)?;
     let seen = Seen {
         method: head.method.to_string(),
         target: head.uri.to_string(),
         version: format!("{:?}", head.version),
-        fields: fields
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
-            .collect(),
+        fields: head.headers.iter().map(text).collect(),
         peer,
-        body: body.collect().await.map_err(io::Error::other)?.to_bytes().len(),
+        trailers: body.trailers().map(|trailers| trailers.iter().map(text).collect()).unwrap_or_default(),
+        body: body.to_bytes().len(),
     };
     Ok(json(&seen))
 }

@@ -189,6 +189,34 @@ impl Client {
         Ok(std::mem::take(&mut self.buffer))
     }
 
+    /// Reads frames of HTTP/2 until this stream ends, by its own end, a reset, or that of the connection.
+    pub fn until_stream_ends(&mut self, stream: u32) -> Result<()> {
+        const DATA: u8 = 0;
+        const HEADERS: u8 = 1;
+        const RESET: u8 = 3;
+        const GOAWAY: u8 = 7;
+        const END_STREAM: u8 = 1;
+        loop {
+            while self.buffer.len() < 9 {
+                if !self.more()? {
+                    return Ok(());
+                }
+            }
+            let head = self.exactly(9)?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            self.exactly(length)?;
+            let ends = match head[3] {
+                DATA | HEADERS => id == stream && head[4] & END_STREAM != 0,
+                RESET => id == stream,
+                kind => kind == GOAWAY,
+            };
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
     /// Whether the other side closes it in time.
     pub fn is_closed(&mut self, timeout: Duration) -> bool {
         self.rest(timeout).is_ok()

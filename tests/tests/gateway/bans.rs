@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use tests::{
     http::raw::Client,
     netns::{client_v4, client_v6},
@@ -55,19 +56,61 @@ fn five_refusals_ban_in_the_kernel_at_once() {
 }
 
 #[test]
-fn ipv6_is_banned_by_its_network() {
+fn neighbours_on_the_link_are_told_apart() {
+    // All clients of the world are in one /64, the host's own.
     let gateway = Gateway::start("");
     let open = |n| Client::try_open(&gateway.world.client, client_v6(n), host_v6(), Duration::from_millis(300));
-    for number in 0..5 {
-        // Another address each time: one client has a whole /64.
-        let mut client = open(number).unwrap();
+    let offend = |n| {
+        let mut client = open(n).unwrap();
         client.send(ATTACK).unwrap();
         assert_problem(&client.response(false).unwrap().unwrap(), 400);
+    };
+    for n in 1..=4 {
+        offend(0);
+        offend(n);
     }
+    let mut neighbour = open(1).unwrap();
+    assert_eq!(neighbour.get("/").unwrap().status, 200);
+    assert!(gateway.agent.bans().unwrap().is_empty());
+    offend(0);
     wait_until("banned", || !gateway.agent.bans().unwrap().is_empty());
-    let ban = &gateway.agent.bans().unwrap()[0];
-    // On the host's own link the neighbours share the /64: there it is one address.
-    assert!(matches!(ban.prefix.prefix_len(), 64 | 128), "{ban:?}");
+    let bans = gateway.agent.bans().unwrap();
+    assert_eq!(bans.iter().map(|ban| ban.prefix).collect::<Vec<_>>(), [IpNet::from(client_v6(0))]);
+    wait_until("dropped", || open(0).is_err());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(neighbour.get("/").unwrap().status, 200, "the ban closed a neighbour's connection");
+}
+
+#[test]
+fn ipv6_from_elsewhere_counts_by_its_network() {
+    let gateway = Gateway::start("trusted_proxies = [\"192.0.2.2\"]\n");
+    let ask = |host: u32, target: &str| {
+        let fields = format!("X-Forwarded-For: 2001:db8:77::{host:x}");
+        gateway.ask(0, format!("GET {target} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n\r\n").as_bytes()).status
+    };
+    for host in 1..=5 {
+        assert_eq!(ask(host, "/../x"), 400);
+    }
+    assert_eq!(ask(99, "/"), 403);
+    // An operator may name any address of it.
+    let _none_below = gateway.agent.unban("2001:db8:77::42");
+    wait_until("forgiven", || ask(99, "/") == 200);
+}
+
+#[test]
+fn a_layer_that_only_monitors_closes_nothing() {
+    let gateway = Gateway::start("[dmz]\nmode = \"monitor\"\n");
+    let mut open = gateway.client(0);
+    assert_eq!(open.get("/").unwrap().status, 200);
+    let mark = gateway.agent.mark();
+    for _ in 0..5 {
+        assert_problem(&gateway.ask(0, ATTACK), 400);
+    }
+    let told = |event: &tests::agent::Event| event.action == "monitor";
+    assert!(gateway.agent.wait_event_since(mark, told, Duration::from_secs(5)).is_some());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(open.get("/").unwrap().status, 200);
+    assert!(gateway.answers(0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! Needs root, bpffs and curl; without them every test fails.
 
+mod attacks;
 mod bans;
 mod clients;
 mod death;
