@@ -14,8 +14,8 @@ const LONGEST: usize = 32;
 /// How many headers one request may declare to be about its connection.
 const MOST_NAMED: usize = 16;
 
-/// Whether a request's field goes to the upstream as it came. Names in any case; `_` and `.` count as `-`, as CGI and its
-/// heirs have it.
+/// Whether a request's field goes to the upstream as it came. Names in any case; `_`, `.` and what else is neither letter nor
+/// digit count as `-`, as CGI and its heirs have it.
 ///
 /// TE does not; see [`upstream`].
 pub fn goes_upstream(name: &[u8]) -> bool {
@@ -110,7 +110,7 @@ pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// In lower case, with hyphens; cut where it is too long to be known but by its start.
 fn fold<'b>(name: &[u8], buffer: &'b mut [u8; LONGEST]) -> &'b [u8] {
     for (folded, byte) in buffer.iter_mut().zip(name) {
-        *folded = if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() };
+        *folded = if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     }
     &buffer[..name.len().min(LONGEST)]
 }
@@ -135,8 +135,11 @@ fn names_client(name: &[u8]) -> bool {
                 | b"fly-client-ip"
                 | b"forwarded"
                 | b"forwarded-for"
+                | b"front-end-https"
+                | b"proxy-client-ip"
                 | b"remote-addr"
                 | b"true-client-ip"
+                | b"wl-proxy-client-ip"
                 | b"x-azure-clientip"
                 | b"x-azure-socketip"
                 | b"x-client-ip"
@@ -148,6 +151,8 @@ fn names_client(name: &[u8]) -> bool {
                 | b"x-real-port"
                 | b"x-remote-addr"
                 | b"x-remote-ip"
+                | b"x-scheme"
+                | b"x-url-scheme"
         )
 }
 

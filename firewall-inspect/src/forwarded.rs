@@ -59,7 +59,11 @@ pub fn client(peer: IpAddr, head: &Head, trusted: &[IpNet]) -> Result<Client, Re
         (Some(standard), None) if plain.is_empty() => Ok(standard),
         (None, Some(plain)) if standard.is_empty() => Ok(Client { https: plain_scheme(head), ..plain }),
         (Some(standard), Some(plain)) if standard.address == plain.address => {
-            Ok(Client { https: standard.https.or(plain_scheme(head)), ..standard })
+            // Most proxies write one of the two and leave the other as the client sent it.
+            match (standard.https, plain_scheme(head)) {
+                (Some(one), Some(other)) if one != other => Err(Reason::ForwardedMissing),
+                (one, other) => Ok(Client { https: one.or(other), ..standard }),
+            }
         }
         _ => Err(Reason::ForwardedMissing),
     }

@@ -33,7 +33,7 @@ pub struct Rules {
 }
 
 /// Compiled [`Rules`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     methods: Vec<Box<[u8]>>,
     hosts: HashSet<Box<str>>,
@@ -189,9 +189,12 @@ impl Policy {
             return if head.values("upgrade").next().is_none() { Ok(None) } else { Err(Reason::Upgrade) };
         };
         let token = token.to_ascii_lowercase();
-        let asked = head.values("connection").flat_map(elements).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+        let says = |option: &[u8]| {
+            head.values("connection").flat_map(elements).any(|element| element.eq_ignore_ascii_case(option))
+        };
         let proper = tokens.next().is_none()
-            && asked
+            && says(b"upgrade")
+            && !says(b"close")
             && head.version == Version::Http11
             && head.method() == b"GET"
             && head.framing == Framing::None

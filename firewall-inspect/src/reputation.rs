@@ -10,13 +10,15 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use ipnet::IpNet;
 
 use crate::{head::Head, reason::Reason};
 
@@ -51,7 +53,7 @@ pub struct Sentence {
     pub offences: u32,
 }
 
-/// Scores by client address, IPv6 by /64. Threads share it: each set has a lock of its own. Time is any clock that only goes forward.
+/// Scores by client address; who counts several addresses as one client gives the first of them. Threads share it: each set has a lock of its own. Time is any clock that only goes forward.
 #[derive(Debug)]
 pub struct Scores {
     sets: Box<[Mutex<Set>]>,
@@ -136,11 +138,14 @@ impl Scores {
         set.iter().flatten().find(|entry| entry.key == key).map_or(0.0, |entry| entry.at(now, settings))
     }
 
-    /// Forgets a client, as when an operator lifts its ban.
-    pub fn forgive(&self, address: IpAddr) {
-        let key = key(address);
-        for place in self.set(key).iter_mut().filter(|entry| entry.is_some_and(|entry| entry.key == key)) {
-            *place = None;
+    /// Forgets all clients in a prefix, as when an operator lifts its ban.
+    pub fn forgive(&self, prefix: IpNet) {
+        let meant = |entry: Entry| prefix.contains(&Ipv6Addr::from_bits(entry.key).to_canonical());
+        for set in &self.sets {
+            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            for place in set.iter_mut().filter(|entry| entry.is_some_and(meant)) {
+                *place = None;
+            }
         }
     }
 
@@ -207,11 +212,11 @@ impl Entry {
     }
 }
 
-/// IPv4 as mapped; of IPv6 the first 64 bits.
+/// IPv4 as mapped.
 fn key(address: IpAddr) -> u128 {
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

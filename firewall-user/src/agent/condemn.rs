@@ -162,6 +162,16 @@ impl Condemner {
         self.bench.exempt.load().spares(address)
     }
 
+    /// What a ban of this address hits.
+    pub fn prefix(&self, address: IpAddr) -> IpNet {
+        prefix_of(&self.bench.exempt.load().key(address))
+    }
+
+    /// Whether bans are only told of.
+    pub fn only_tells(&self) -> bool {
+        self.bench.exempt.load().monitor
+    }
+
     /// `forget` is called with each prefix whose ban an operator lifts, before it is lifted. Only the first call counts.
     pub fn on_unban(&self, forget: impl Fn(IpNet) + Send + Sync + 'static) {
         let _already = self.bench.forget.set(Box::new(forget));

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use firewall_inspect::reason::Reason;
+use firewall_inspect::{fields, reason::Reason};
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -106,11 +107,14 @@ impl Body for RequestBody {
                 let reason = self.lane.as_ref().and_then(|lane| lane.cut()).unwrap_or(Reason::BodyBrokenOff);
                 self.break_off(reason)
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let length = data.len();
                     if self.exchange.took(length) > self.limit {
-                        return self.break_off(Reason::BodyTooLarge);
+                        if !self.exchange.policy().monitors() {
+                            return self.break_off(Reason::BodyTooLarge);
+                        }
+                        self.exchange.fail(Verdict::Monitor, Reason::BodyTooLarge);
                     }
                     let earned = Duration::from_millis(length as u64 * 1000 / BYTES_PER_SECOND);
                     let most = self.exchange.policy().config.timeouts.body;
@@ -121,7 +125,8 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 self.end();
-                Poll::Ready(self.trailers.then_some(Ok(frame)))
+                let some = self.trailers && frame.trailers_mut().is_some_and(keep_trailers);
+                Poll::Ready(some.then_some(Ok(frame)))
             }
         }
     }
@@ -133,6 +138,16 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Removes what must not come behind a body; whether something is left.
+fn keep_trailers(trailers: &mut HeaderMap) -> bool {
+    let forbidden = |name: &&HeaderName| !fields::may_trail(name.as_str().as_bytes());
+    let removed: Vec<HeaderName> = trailers.keys().filter(forbidden).cloned().collect();
+    for name in removed {
+        trailers.remove(name);
+    }
+    !trailers.is_empty()
 }
 
 /// The body of an answer: the upstream's, or one of ours.
@@ -217,6 +232,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Own { body, exchange } => {
                 let body = body.take();
+                exchange.waits(false);
                 exchange.gave(body.as_ref().map_or(0, Bytes::len));
                 Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }

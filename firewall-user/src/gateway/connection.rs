@@ -4,7 +4,7 @@ use std::{
     error::Error as _,
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -26,14 +26,16 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     exchange::Exchange,
     gate::{Gate, LAST_REQUEST, Lane},
-    metrics,
     policy::ApiPolicy,
-    registry::{Full, Handle, Ticket},
+    registry::{Full, Handle},
     service,
     stream::{ClientStream, Transport},
     worker::{ApiSlot, Worker},
 };
-use crate::events::request::{RequestRecord, Verdict};
+use crate::{
+    config::api::Timeouts,
+    events::request::{RequestRecord, Verdict},
+};
 
 /// What a client that knows us to speak HTTP/2 sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -67,11 +69,10 @@ pub(super) struct Connection {
     pub(super) lane: Arc<Lane>,
     /// Requests under way, of HTTP/2.
     streams: Mutex<Vec<Weak<Exchange>>>,
+    /// What follows HTTP/1.
+    tunnel: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     /// Something was refused here: the client may still be sending.
     pub(super) refused: AtomicBool,
-    /// Counts it as open, and ends it when told to; a tunnel takes both over.
-    pub(super) ticket: Ticket,
-    _counted: metrics::Open,
 }
 
 impl Connection {
@@ -80,6 +81,11 @@ impl Connection {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(exchange));
+    }
+
+    /// Once HTTP/1 is over, this goes on in its place, and counts as the same connection.
+    pub(super) fn tunnels(&self, tunnel: impl Future<Output = ()> + Send + 'static) {
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(tunnel));
     }
 
     fn under_way(&self) -> Vec<Arc<Exchange>> {
@@ -101,7 +107,8 @@ pub(super) async fn serve(
     let limits = &policy.config.limits;
     let of_client = if policy.trusts(address.ip()) { u32::MAX } else { limits.connections_per_client };
     let most = worker.shared.limits.load().connections;
-    let ticket = worker.shared.registry.admit(address.ip(), &policy.config.name, most, of_client);
+    let key = worker.reputation().key(address.ip());
+    let ticket = worker.shared.registry.admit(key, &policy.config.name, most, of_client);
     let ticket = match ticket {
         Ok(ticket) => ticket,
         Err(full) => {
@@ -113,7 +120,7 @@ pub(super) async fn serve(
             return tell(&worker, &policy, &peer, reason);
         }
     };
-    let counted = policy.metrics.connection();
+    let _counted = policy.metrics.connection();
     let _slower_without = stream.set_nodelay(true);
     let handle = Arc::clone(&ticket.handle);
     let work = async {
@@ -129,9 +136,8 @@ pub(super) async fn serve(
             peer: Arc::new(peer),
             lane: Arc::default(),
             streams: Mutex::default(),
+            tunnel: Mutex::default(),
             refused: AtomicBool::new(false),
-            ticket,
-            _counted: counted,
         });
         if http2 {
             Box::pin(serve_http2(&connection, &policy, io, &handle)).await;
@@ -196,7 +202,13 @@ async fn enter(
     handle: &Handle,
 ) -> Option<(Transport, Bytes)> {
     let Some(tls) = &policy.tls else {
-        let ahead = first_bytes(&mut stream, policy.config.timeouts.idle, handle).await?;
+        let ahead = match first_bytes(&mut stream, &policy.config.timeouts, handle).await? {
+            Ok(ahead) => ahead,
+            Err(reason) => {
+                tell(worker, policy, peer, reason);
+                return None;
+            }
+        };
         peer.prior_knowledge = ahead.starts_with(PREFACE);
         return Some((Transport::Plain(stream), ahead));
     };
@@ -231,25 +243,29 @@ async fn enter(
     }
 }
 
-/// As [`sniff`], for so long; when the agent is going, for a moment only.
-async fn first_bytes(stream: &mut TcpStream, patience: Duration, handle: &Handle) -> Option<Bytes> {
-    let mut sniffing = pin!(timeout(patience, sniff(stream)));
-    let ahead = tokio::select! {
-        ahead = sniffing.as_mut() => ahead,
-        () = handle.drain.notified() => {
-            let ahead = timeout(LAST_REQUEST, sniffing).await.ok()?;
-            // What comes next must be told, too.
-            handle.drain();
-            ahead
+/// The first bytes of a client, or why they do not tell which HTTP it speaks. `None`: it sent nothing.
+async fn first_bytes(stream: &mut TcpStream, timeouts: &Timeouts, handle: &Handle) -> Option<Result<Bytes, Reason>> {
+    {
+        // Until something comes, the connection has no buffer.
+        let mut waiting = pin!(timeout(timeouts.idle, stream.readable()));
+        tokio::select! {
+            ready = waiting.as_mut() => ready.ok()?.ok()?,
+            // The agent is going: only a moment more.
+            () = handle.drain.notified() => {
+                timeout(LAST_REQUEST, waiting).await.ok()?.ok()?.ok()?;
+                // What comes next must be told, too.
+                handle.drain();
+            }
         }
-    };
-    ahead.ok()?.ok()
+    }
+    match timeout(timeouts.head, sniff(stream)).await {
+        Ok(ahead) => ahead.ok().map(Ok),
+        Err(_) => Some(Err(Reason::HeadTimeout)),
+    }
 }
 
-/// The first bytes of a client: at least one, and as many as tell whether this is HTTP/2.
+/// The first bytes of a client: as many as tell whether this is HTTP/2.
 async fn sniff(stream: &mut TcpStream) -> io::Result<Bytes> {
-    // Until something comes, the connection has no buffer.
-    stream.readable().await?;
     let mut ahead = BytesMut::with_capacity(2048);
     loop {
         if stream.read_buf(&mut ahead).await? == 0 {
@@ -284,7 +300,10 @@ async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
             }
         }
     }
-    if connection.refused.load(Ordering::Relaxed)
+    let tunnel = connection.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(tunnel) = tunnel {
+        tunnel.await;
+    } else if connection.refused.load(Ordering::Relaxed)
         && let Some(parts) = http.into_parts()
     {
         parts.io.linger().await;

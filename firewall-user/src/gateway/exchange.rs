@@ -85,10 +85,11 @@ impl Exchange {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The first reason counts.
+    /// The first reason counts, but for one that was only noted.
     pub(super) fn fail(&self, verdict: Verdict, reason: Reason) {
-        let number = reason as u8 + 1;
-        if self.reason.compare_exchange(0, number, Relaxed, Relaxed).is_ok() {
+        let noted = self.verdict.load(Relaxed) == Verdict::Monitor as u8 && verdict != Verdict::Monitor;
+        if noted || self.reason.load(Relaxed) == 0 {
+            self.reason.store(reason as u8 + 1, Relaxed);
             self.verdict.store(verdict as u8, Relaxed);
         }
     }

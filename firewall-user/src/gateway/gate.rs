@@ -146,9 +146,8 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(io: ClientStream, limits: GateLimits, lane: Arc<Lane>) -> Self {
-        let mut deadline = Deadline::none();
-        deadline.set(Some(Instant::now() + limits.idle));
         let state = State::Head(Scan::default());
+        let deadline = Deadline::none();
         Self { io, limits, lane, input: BytesMut::new(), output: BytesMut::new(), state, deadline }
     }
 
@@ -193,10 +192,12 @@ impl Gate {
             Version::Http10 => b" / HTTP/1.0\r\nhost: x\r\n",
             _ => b" / HTTP/1.1\r\nhost: x\r\n",
         });
+        let closes = has_token(&head, "connection", b"close");
         let upgrade = head.framing == Framing::None
             && head.values("upgrade").next().is_some()
-            && has_token(&head, "connection", b"upgrade");
-        let closing = self.lane.inner().closing || has_token(&head, "connection", b"close");
+            && has_token(&head, "connection", b"upgrade")
+            && !closes;
+        let closing = closes || self.lane.inner().closing;
         if upgrade {
             output.extend_from_slice(b"connection: upgrade\r\nupgrade: x\r\n");
         } else if closing {
@@ -262,7 +263,7 @@ impl Gate {
                 }
                 match scan.advance(&self.input, &self.limits.head) {
                     Ok(Some(range)) => {
-                        self.deadline.set(Some(Instant::now() + self.limits.idle));
+                        self.deadline.set(None);
                         let mut raw = self.input.split_to(range.end);
                         raw.advance(range.start);
                         match head::parse(raw.freeze()) {
@@ -281,6 +282,12 @@ impl Gate {
                         return Poll::Ready(Ok(true));
                     }
                 }
+            }
+            if !self.deadline.is_set() {
+                // Not before the answer to the last request: only then is a connection idle. Of the next head some may
+                // have come with the last one.
+                let within = if self.input.is_empty() { self.limits.idle } else { self.limits.head_within };
+                self.deadline.set(Some(Instant::now() + within));
             }
             if self.input.is_empty() && self.lane.inner().closing {
                 // A client whose next request is on its way gets its answer, and with it the word that it was the last.
@@ -339,7 +346,6 @@ impl Gate {
             if ended {
                 self.output.extend_from_slice(b"0\r\n\r\n");
                 self.state = State::Head(Scan::default());
-                self.deadline.set(Some(Instant::now() + self.limits.idle));
             }
             if !self.output.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -410,7 +416,6 @@ impl hyper::rt::Read for Gate {
                     *rest -= count as u64;
                     if *rest == 0 {
                         this.state = State::Head(Scan::default());
-                        this.deadline.set(Some(Instant::now() + this.limits.idle));
                     }
                     return Poll::Ready(Ok(()));
                 }

@@ -2,16 +2,14 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use ipnet::IpNet;
 use tokio::sync::Notify;
-
-use super::reputation;
 
 /// How a connection is told to end.
 #[derive(Default)]
@@ -35,7 +33,7 @@ impl Handle {
 /// Every open connection of all workers.
 #[derive(Default)]
 pub(super) struct Registry {
-    clients: Mutex<HashMap<IpAddr, Vec<Open>>>,
+    clients: Mutex<HashMap<IpNet, Vec<Open>>>,
     total: AtomicU32,
 }
 
@@ -52,7 +50,7 @@ pub(super) enum Full {
 }
 
 impl Registry {
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Vec<Open>>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpNet, Vec<Open>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,9 +59,10 @@ impl Registry {
     }
 
     /// Admits a connection within these bounds; it counts until the ticket is dropped.
+    /// `client` is who counts as one client with the peer, as [`super::Reputation`] has it.
     pub(super) fn admit(
         self: &Arc<Self>,
-        peer: IpAddr,
+        client: IpNet,
         api: &Arc<str>,
         most: u32,
         most_of_client: u32,
@@ -72,22 +71,21 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Total);
         }
-        let key = reputation::key(peer);
         let handle = Arc::new(Handle::default());
         let mut clients = self.clients();
-        let open = clients.entry(key).or_default();
+        let open = clients.entry(client).or_default();
         if open.len() >= most_of_client as usize {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Client);
         }
         open.push(Open { api: Arc::clone(api), handle: Arc::clone(&handle) });
-        Ok(Ticket { registry: Arc::clone(self), key, handle })
+        Ok(Ticket { registry: Arc::clone(self), client, handle })
     }
 
     /// Ends every connection of a client at once; how many.
-    pub(super) fn abort(&self, client: IpAddr) -> usize {
+    pub(super) fn abort(&self, client: IpNet) -> usize {
         let clients = self.clients();
-        let open = clients.get(&reputation::key(client)).map_or(&[][..], Vec::as_slice);
+        let open = clients.get(&client).map_or(&[][..], Vec::as_slice);
         open.iter().for_each(|open| open.handle.abort());
         open.len()
     }
@@ -103,7 +101,7 @@ impl Registry {
 /// An admitted connection.
 pub(super) struct Ticket {
     registry: Arc<Registry>,
-    key: IpAddr,
+    client: IpNet,
     pub(super) handle: Arc<Handle>,
 }
 
@@ -111,12 +109,12 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.registry.total.fetch_sub(1, Ordering::Relaxed);
         let mut clients = self.registry.clients();
-        if let Some(open) = clients.get_mut(&self.key) {
+        if let Some(open) = clients.get_mut(&self.client) {
             if let Some(place) = open.iter().position(|open| Arc::ptr_eq(&open.handle, &self.handle)) {
                 open.swap_remove(place);
             }
             if open.is_empty() {
-                clients.remove(&self.key);
+                clients.remove(&self.client);
             }
         }
     }

@@ -52,7 +52,7 @@ pub struct Reputation {
     /// There may be scores; a good request need not look for its client's if there are none.
     scored: AtomicBool,
     /// Clients behind proxies, and until when.
-    banned: Mutex<HashMap<IpAddr, Instant>>,
+    banned: Mutex<HashMap<IpNet, Instant>>,
     condemner: Condemner,
     began: Instant,
 }
@@ -73,14 +73,19 @@ impl Reputation {
         self.config.store(Arc::new(config));
     }
 
-    fn banned(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
+    /// Who counts as one client: an IPv4 address, a /64 of IPv6; where a ban must not hit neighbours, an address of IPv6.
+    pub(super) fn key(&self, client: IpAddr) -> IpNet {
+        self.condemner.prefix(client)
+    }
+
+    fn banned(&self) -> MutexGuard<'_, HashMap<IpNet, Instant>> {
         self.banned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a client behind a proxy is banned. One that is our peer is the kernel's to drop.
     pub(super) fn refuses(&self, client: IpAddr) -> bool {
         let banned = self.banned();
-        !banned.is_empty() && banned.get(&key(client)).is_some_and(|until| Instant::now() < *until)
+        !banned.is_empty() && banned.get(&self.key(client)).is_some_and(|until| Instant::now() < *until)
     }
 
     /// Weighs how something ended.
@@ -91,11 +96,11 @@ impl Reputation {
         match (conduct.verdict, conduct.reason) {
             // Most of the time there are no scores.
             (Verdict::Pass, None) if self.scored.load(Ordering::Relaxed) => {
-                self.scores.good(conduct.client, now, &settings);
+                self.scores.good(self.key(conduct.client).addr(), now, &settings);
             }
             (Verdict::Refuse, Some(reason)) if conduct.weight > 0 && !self.condemner.is_exempt(conduct.client) => {
                 self.scored.store(true, Ordering::Relaxed);
-                let sentence = self.scores.refused(conduct.client, conduct.weight, now, &settings);
+                let sentence = self.scores.refused(self.key(conduct.client).addr(), conduct.weight, now, &settings);
                 if let Some(sentence) = sentence {
                     self.carry_out(worker, policy, conduct, reason, sentence, config.mode);
                 }
@@ -123,7 +128,10 @@ impl Reputation {
                 api: policy.name(),
                 reason,
             });
-            let (registry, client) = (Arc::clone(&worker.shared.registry), key(conduct.client));
+            if self.condemner.only_tells() {
+                return;
+            }
+            let (registry, client) = (Arc::clone(&worker.shared.registry), self.key(conduct.client));
             tokio::spawn(async move {
                 tokio::time::sleep(LAST_WORDS).await;
                 registry.abort(client);
@@ -137,7 +145,7 @@ impl Reputation {
                 banned.retain(|_, until| now < *until);
             }
             if banned.len() < BANNED {
-                banned.insert(key(conduct.client), now + sentence.ban);
+                banned.insert(self.key(conduct.client), now + sentence.ban);
             }
         }
         worker.record(BanRecord {
@@ -145,7 +153,7 @@ impl Reputation {
             outcome: if mode == Mode::Enforce { BanOutcome::Ban } else { BanOutcome::Monitor },
             api: policy.name(),
             source: conduct.client,
-            prefix: prefix(conduct.client),
+            prefix: self.key(conduct.client),
             cause: reason,
             score,
             offences: sentence.offences,
@@ -155,24 +163,14 @@ impl Reputation {
 
     /// Clients in this prefix start anew.
     pub fn forget(&self, prefix: IpNet) {
-        self.scores.forgive(prefix.addr());
+        // An address may have been told that counts as part of its network.
+        let whole = self.key(prefix.addr());
+        let prefix = if whole.contains(&prefix) { whole } else { prefix.trunc() };
+        self.scores.forgive(prefix);
         self.banned().retain(|client, _| !prefix.contains(client));
     }
 }
 
 fn settings(config: &config::api::Reputation) -> Settings {
     Settings { threshold: config.threshold, half_life: config.half_life, ban: config.ban, max_ban: config.max_ban }
-}
-
-fn prefix(client: IpAddr) -> IpNet {
-    let client = key(client);
-    IpNet::new_assert(client, if client.is_ipv4() { 32 } else { 64 })
-}
-
-/// Who counts as one client: an IPv4 address, a /64 of IPv6.
-pub(super) fn key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => std::net::Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    }
 }

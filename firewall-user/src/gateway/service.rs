@@ -100,6 +100,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
         Err(reason) => {
             let told = exchange::Request::default();
             let exchange = Exchange::new(&connection.worker, &policy, &connection.peer, told);
+            connection.watch(&exchange);
             return refuse(&connection, &exchange, None, reason);
         }
     };
@@ -122,13 +123,15 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     let exchange = Exchange::new(&connection.worker, &policy, peer, told);
     connection.watch(&exchange);
     let (client, judged) = match (client, judged) {
-        (Ok(client), _) if connection.worker.reputation().refuses(client.address) => {
+        (Ok(client), _) if !policy.monitors() && connection.worker.reputation().refuses(client.address) => {
             return refuse(&connection, &exchange, Some(&head), Reason::Reputation);
         }
         (Ok(client), Ok(judged)) => (client, judged),
         (_, Err(reason)) | (Err(reason), _) => return refuse(&connection, &exchange, Some(&head), reason),
     };
-    if let Some(reason) = judged.monitored {
+    if policy.monitors() && connection.worker.reputation().refuses(client.address) {
+        exchange.fail(Verdict::Monitor, Reason::Reputation);
+    } else if let Some(reason) = judged.monitored {
         exchange.fail(Verdict::Monitor, reason);
     }
     if judged.upgrade.is_none() {
@@ -148,6 +151,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
         client: SocketAddr::new(client.address, port),
         host: head.host.as_deref(),
         http2,
+        upgrade: judged.upgrade.is_some(),
     };
     let lane = (head.version != Version::Http2).then(|| Arc::clone(&connection.lane));
     let body = RequestBody::new(body, Arc::clone(&exchange), lane, grpc, head.version == Version::Http2);
@@ -155,9 +159,13 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     match in_time(&exchange, policy.config.timeouts.upstream, sending).await {
         Ok((answer, lease)) => {
             exchange.upstream_answered();
-            if judged.upgrade.is_some() {
-                return Ok(upgraded(&connection, exchange, Request::from_parts(parts, ()), answer, lease));
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS && switches(&judged, &answer) {
+                return Ok(upgraded(&connection, exchange, Request::from_parts(parts, ()), answer));
             }
+            if !is_plain(&answer) {
+                return refuse(&connection, &exchange, Some(&head), Reason::UpstreamProtocol);
+            }
+            connection.lane.decide_upgrade(false);
             Ok(pass(exchange, answer, lease, grpc))
         }
         Err(reason) => {
@@ -168,8 +176,33 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     }
 }
 
+/// gRPC itself, whose streams may be silent for long. gRPC-Web, and what else HTTP/1 carries under such a name, has no such streams.
 fn is_grpc(head: &Head) -> bool {
-    head.values("content-type").any(|value| value.starts_with(b"application/grpc"))
+    let is = |value: &[u8]| {
+        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    };
+    head.version == Version::Http2 && head.values("content-type").any(is)
+}
+
+/// Whether the upstream switches to what the client asked for, and to nothing else.
+fn switches(judged: &Judged, answer: &Response<Incoming>) -> bool {
+    let mut tokens = answer.headers().get_all(header::UPGRADE).iter();
+    let token = tokens.next().filter(|_| tokens.next().is_none());
+    token.zip(judged.upgrade.as_ref()).is_some_and(|(token, asked)| token.as_bytes().eq_ignore_ascii_case(asked))
+}
+
+/// Whether the end of an answer is beyond doubt, for whoever reads it after us as well, and nobody switches protocols.
+fn is_plain(answer: &Response<Incoming>) -> bool {
+    let headers = answer.headers();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let framed = match (lengths.next(), codings.next()) {
+        (None, None) => true,
+        (Some(length), None) => length.as_bytes().iter().all(u8::is_ascii_digit),
+        (None, Some(coding)) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    framed && lengths.next().is_none() && codings.next().is_none() && !answer.status().is_informational()
 }
 
 /// Waits for the upstream's answer: so long after the request's body last moved.
@@ -254,18 +287,13 @@ fn clean(headers: &mut HeaderMap) {
     }
 }
 
-/// An answer to a request for an upgrade: only a 101 with the same token opens the tunnel.
+/// A 101 with the token that the client asked for: bytes pass from now on.
 fn upgraded(
     connection: &Arc<Connection>,
     exchange: Arc<Exchange>,
     mut request: Request<()>,
     mut answer: Response<Incoming>,
-    lease: Lease,
 ) -> Response<ResponseBody> {
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        connection.lane.decide_upgrade(false);
-        return pass(exchange, answer, lease, false);
-    }
     let (client, upstream) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
     let (mut parts, _) = answer.into_parts();
     let token = parts.headers.get(header::UPGRADE).cloned();
@@ -278,16 +306,12 @@ fn upgraded(
     parts.version = http::Version::default();
     exchange.answered(101);
     connection.lane.decide_upgrade(true);
-    let (tunnel, connection) = (Arc::clone(&exchange), Arc::clone(connection));
-    tokio::spawn(async move {
+    let tunnel = Arc::clone(&exchange);
+    connection.tunnels(async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let _counted = tunnel.policy().metrics.tunnel();
-        let copied = tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied,
-            () = connection.ticket.handle.abort.notified() => return,
-        };
-        if let Ok((up, down)) = copied {
+        if let Ok((up, down)) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
             tunnel.took(usize::try_from(up).unwrap_or(usize::MAX));
             tunnel.gave(usize::try_from(down).unwrap_or(usize::MAX));
         }
@@ -313,6 +337,10 @@ fn refuse(connection: &Connection, exchange: &Arc<Exchange>, head: Option<&Head>
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if head.is_some_and(|head| matches!(head.framing, Framing::Length(_) | Framing::Chunked)) {
+        // Whether the client will still send a body that we did not ask for (100-continue) is its secret.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if reason == Reason::Method
         && let Ok(methods) = HeaderValue::from_str(&exchange.policy().config.protocol.methods.join(", "))
     {

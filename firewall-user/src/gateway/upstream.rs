@@ -87,7 +87,7 @@ impl Lease {
 
 enum Sender {
     Http1 { sender: http1::SendRequest<RequestBody>, used: bool },
-    Http2(http2::SendRequest<RequestBody>),
+    Http2 { sender: http2::SendRequest<RequestBody>, used: bool },
 }
 
 /// What decides over the connection, beside its key.
@@ -100,6 +100,8 @@ pub(super) struct Route<'r> {
     pub(super) host: Option<&'r str>,
     /// Speak HTTP/2 where nothing is negotiated.
     pub(super) http2: bool,
+    /// It asks for an upgrade, which HTTP/1 has alone.
+    pub(super) upgrade: bool,
 }
 
 impl Pool {
@@ -119,13 +121,14 @@ impl Pool {
         }
     }
 
-    fn take(&self, key: &Key, http2: bool) -> Option<Sender> {
+    fn take(&self, key: &Key, route: &Route<'_>) -> Option<Sender> {
         if let Some(sender) = self.shared().get(key)
+            && !route.upgrade
             && !sender.is_closed()
         {
-            return Some(Sender::Http2(sender.clone()));
+            return Some(Sender::Http2 { sender: sender.clone(), used: true });
         }
-        if http2 {
+        if route.http2 {
             return None;
         }
         let mut idle = self.idle();
@@ -156,7 +159,7 @@ pub(super) async fn send(
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let key = route.key();
     loop {
-        let connection = match worker.pool().take(&key, route.http2) {
+        let connection = match worker.pool().take(&key, route) {
             Some(connection) => connection,
             None => {
                 let within = route.upstream.connect;
@@ -175,13 +178,13 @@ pub(super) async fn send(
                     Err(error) => request = unsent(error, used)?,
                 }
             }
-            Sender::Http2(mut sender) => {
+            Sender::Http2 { mut sender, used } => {
                 prepare(&mut request, route, true);
                 match sender.try_send_request(request).await {
                     Ok(answer) => return Ok((answer, Lease { back: None })),
                     Err(error) => {
                         worker.pool().shared().remove(&key);
-                        request = unsent(error, true)?;
+                        request = unsent(error, used)?;
                     }
                 }
             }
@@ -239,7 +242,7 @@ async fn connect(worker: &Arc<Worker>, route: &Route<'_>, key: &Key) -> Result<S
     let Some(tls) = &route.upstream.tls else { return shake(worker, stream, route.http2, key).await };
     let name = tls.server_name.as_deref().or(route.host).unwrap_or("");
     let name = ServerName::try_from(name.to_owned()).map_err(|_| Reason::UpstreamTls)?;
-    let stream = TlsConnector::from(tls.config(route.http2)).connect(name, stream).await;
+    let stream = TlsConnector::from(tls.config(route.http2, route.upgrade)).connect(name, stream).await;
     let stream = stream.map_err(|error| {
         tracing::debug!("TLS with the upstream: {error}");
         Reason::UpstreamTls
@@ -264,7 +267,7 @@ async fn shake(
         let (sender, connection) = connection.map_err(|_| Reason::UpstreamProtocol)?;
         tokio::spawn(connection);
         worker.pool().shared().insert(key.clone(), sender.clone());
-        return Ok(Sender::Http2(sender));
+        return Ok(Sender::Http2 { sender, used: false });
     }
     let connection = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = connection.map_err(|_| Reason::UpstreamProtocol)?;

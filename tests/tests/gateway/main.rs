@@ -8,6 +8,7 @@ mod clients;
 mod death;
 mod endurance;
 mod flow;
+mod hostile;
 mod protocols;
 mod refusals;
 mod slow;
