@@ -36,7 +36,8 @@ impl std::error::Error for BrokenOff {}
 /// The body of a request, towards the upstream: no larger than allowed, no slower than allowed, without its trailers over
 /// HTTP/1.
 pub(super) struct RequestBody {
-    inner: Incoming,
+    /// There until this is dropped.
+    inner: Option<Incoming>,
     exchange: Arc<Exchange>,
     /// Of HTTP/1, whose gate knows why a body broke off.
     lane: Option<Arc<Lane>>,
@@ -62,7 +63,7 @@ impl RequestBody {
         if ended {
             exchange.received.store(true, Relaxed);
         }
-        Self { inner, exchange, lane, limit, patience, waiting: None, trailers, ended }
+        Self { inner: Some(inner), exchange, lane, limit, patience, waiting: None, trailers, ended }
     }
 
     fn end(&mut self) {
@@ -86,7 +87,8 @@ impl Body for RequestBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let frame = match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let Some(patience) = self.patience else { return Poll::Pending };
@@ -119,7 +121,7 @@ impl Body for RequestBody {
                     let earned = Duration::from_millis(length as u64 * 1000 / BYTES_PER_SECOND);
                     let most = self.exchange.policy().config.timeouts.body;
                     self.patience = self.patience.map(|patience| (patience + earned).min(most));
-                    if self.inner.is_end_stream() {
+                    if self.inner.as_ref().is_none_or(Body::is_end_stream) {
                         self.end();
                     }
                     return Poll::Ready(Some(Ok(frame)));
@@ -132,11 +134,22 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.ended || self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // HTTP/2 would reset the stream, and with it an answer that is on its way.
+        if self.lane.is_none()
+            && let Some(inner) = self.inner.take()
+        {
+            self.exchange.keep(inner);
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use firewall_inspect::reason::Reason;
+use hyper::body::Incoming;
 
 use super::{connection::Peer, policy::ApiPolicy, reputation::Conduct, worker::Worker};
 use crate::events::request::{RequestRecord, Verdict};
@@ -38,6 +39,8 @@ pub(super) struct Exchange {
     waiting: AtomicBool,
     /// Of a refusal, for the client's reputation.
     weight: AtomicU32,
+    /// What is left of the request's body, to be let go of with the exchange.
+    rest: Mutex<Option<Incoming>>,
     /// The request's body came to its end.
     pub(super) received: AtomicBool,
 }
@@ -72,6 +75,7 @@ impl Exchange {
             progress: AtomicU64::new(0),
             waiting: AtomicBool::new(true),
             weight: AtomicU32::new(0),
+            rest: Mutex::default(),
             received: AtomicBool::new(false),
         })
     }
@@ -125,6 +129,11 @@ impl Exchange {
     pub(super) fn gave(&self, bytes: usize) {
         self.progress.store(self.age(), Relaxed);
         self.bytes_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Keeps what is left of the request's body until the answer is over.
+    pub(super) fn keep(&self, rest: Incoming) {
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
     }
 
     pub(super) fn waits(&self, waiting: bool) {

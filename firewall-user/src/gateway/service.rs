@@ -166,7 +166,8 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
                 return refuse(&connection, &exchange, Some(&head), Reason::UpstreamProtocol);
             }
             connection.lane.decide_upgrade(false);
-            Ok(pass(exchange, answer, lease, grpc))
+            let whole = head.method() == b"HEAD";
+            Ok(pass(exchange, answer, lease, grpc, whole))
         }
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
@@ -264,13 +265,25 @@ fn outgoing(
     Ok(request)
 }
 
-/// The upstream's answer, on its way to the client.
-fn pass(exchange: Arc<Exchange>, answer: Response<Incoming>, lease: Lease, grpc: bool) -> Response<ResponseBody> {
+/// The upstream's answer, on its way to the client. With `whole`, its head is all of it, whatever the upstream sends behind.
+fn pass(
+    exchange: Arc<Exchange>,
+    answer: Response<Incoming>,
+    lease: Lease,
+    grpc: bool,
+    whole: bool,
+) -> Response<ResponseBody> {
     let (mut parts, body) = answer.into_parts();
     clean(&mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions.clear();
     exchange.answered(parts.status.as_u16());
+    if whole {
+        if body.is_end_stream() && exchange.received.load(Ordering::Relaxed) {
+            lease.give_back();
+        }
+        return Response::from_parts(parts, ResponseBody::own(Bytes::new(), exchange));
+    }
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
     });
