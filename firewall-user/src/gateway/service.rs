@@ -80,9 +80,12 @@ fn agrees(head: &Head, request: &Request<Incoming>) -> bool {
 pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
     let Some(policy) = connection.slot.policy() else { return Err(Closed) };
     let uri = request.uri();
+    // Which h2 saw to, but does not tell where there is Host in place of `:authority`.
+    let scheme = if connection.peer.tls.is_some() { "https" } else { "http" };
+    let untold = uri.authority().is_none().then_some(scheme);
     let asked = head::Http2 {
         method: request.method().as_str().as_bytes(),
-        scheme: uri.scheme_str().map(str::as_bytes),
+        scheme: uri.scheme_str().or(untold).map(str::as_bytes),
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
         path: uri.path_and_query().map_or(&[], |path| path.as_str().as_bytes()),
         end_of_stream: request.body().is_end_stream(),

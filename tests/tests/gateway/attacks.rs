@@ -94,7 +94,9 @@ fn unused_connections_weigh_nothing() {
     assert_eq!(used.get("/").unwrap().status, 200);
     idle.push(used);
     assert!(idle.iter_mut().all(|client| client.is_closed(Duration::from_secs(5))));
-    assert!(gateway.answers(0) && gateway.agent.bans().unwrap().is_empty());
+    let bans = gateway.agent.bans().unwrap();
+    assert!(bans.is_empty(), "{bans:?} after {:?}", gateway.agent.events());
+    assert!(gateway.answers(0));
     let mut slow = gateway.client(0);
     slow.send(b"G").unwrap();
     wait_until("banned", || !gateway.agent.bans().unwrap().is_empty());
