@@ -168,7 +168,9 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
                 return refuse(&connection, &exchange, Some(&head), Reason::UpstreamProtocol);
             }
             connection.lane.decide_upgrade(false);
-            Ok(pass(exchange, answer, lease, grpc))
+            let bodiless = head.method() == b"HEAD"
+                || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            Ok(pass(exchange, answer, lease, bodiless, grpc))
         }
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
@@ -268,7 +270,13 @@ fn outgoing(
 }
 
 /// The upstream's answer, on its way to the client.
-fn pass(exchange: Arc<Exchange>, answer: Response<Incoming>, lease: Lease, grpc: bool) -> Response<ResponseBody> {
+fn pass(
+    exchange: Arc<Exchange>,
+    answer: Response<Incoming>,
+    lease: Lease,
+    bodiless: bool,
+    grpc: bool,
+) -> Response<ResponseBody> {
     let (mut parts, body) = answer.into_parts();
     clean(&mut parts.headers);
     parts.version = http::Version::default();
@@ -277,7 +285,13 @@ fn pass(exchange: Arc<Exchange>, answer: Response<Incoming>, lease: Lease, grpc:
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
     });
-    Response::from_parts(parts, ResponseBody::upstream(body, exchange, lease, grpc || events))
+    let body = if bodiless && !body.is_end_stream() {
+        // Over HTTP/2, some servers send a body even so.
+        ResponseBody::own(Bytes::new(), exchange)
+    } else {
+        ResponseBody::upstream(body, exchange, lease, grpc || events)
+    };
+    Response::from_parts(parts, body)
 }
 
 /// Removes what concerns the connection to the upstream only.
