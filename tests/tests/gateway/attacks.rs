@@ -220,6 +220,21 @@ fn trailers_are_held_to_what_headers_are() {
 }
 
 #[test]
+fn an_answer_may_overtake_its_request_over_http_2() {
+    let gateway = Gateway::start(NO_BANS);
+    within(&gateway.world.client, async {
+        for round in 0..100 {
+            let mut connection = http2::Connection::open(host()).await.unwrap();
+            let request = Request::post("http://api.test/early").body(Stream::full("x")).unwrap();
+            let answer = connection.send(request).await.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+            assert_eq!(answer.status(), 200);
+            let body = answer.into_body().collect().await.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+            assert_eq!(body.to_bytes(), "early", "round {round}");
+        }
+    });
+}
+
+#[test]
 fn what_would_be_too_large_passes_under_monitoring() {
     let gateway = Gateway::start(&format!("mode = \"monitor\"\n[api.limits]\nbody = \"1KB\"\n{NO_BANS}"));
     let body = "x".repeat(5000);
