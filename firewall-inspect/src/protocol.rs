@@ -33,7 +33,7 @@ pub struct Rules {
 }
 
 /// Compiled [`Rules`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     methods: Vec<Box<[u8]>>,
     hosts: HashSet<Box<str>>,

@@ -50,6 +50,11 @@ impl Paths {
         format!("/run/{}/control.sock", self.instance).into()
     }
 
+    /// Where an agent hands over to the next one.
+    pub fn handover(&self) -> PathBuf {
+        format!("/run/{}/handover.sock", self.instance).into()
+    }
+
     /// Directory of what outlives a restart of the host.
     pub fn state(&self) -> PathBuf {
         format!("/var/lib/{}", self.instance).into()
@@ -85,6 +90,7 @@ mod tests {
         let paths = Paths::new("edge-2".parse().unwrap());
         assert_eq!(paths.pins(), PathBuf::from("/sys/fs/bpf/edge-2"));
         assert_eq!(paths.socket(), PathBuf::from("/run/edge-2/control.sock"));
+        assert_eq!(paths.handover(), PathBuf::from("/run/edge-2/handover.sock"));
         assert_eq!(paths.state(), PathBuf::from("/var/lib/edge-2"));
     }
 }

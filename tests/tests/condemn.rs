@@ -72,7 +72,8 @@ impl Host {
         let (path, paths) = (self.config(), self.paths.clone());
         let core = self.namespace.enter(move || {
             let config = config::load(&path, &Overrides::default()).unwrap();
-            Core::start(paths, path, Overrides::default(), config, false, None).unwrap()
+            Core::start(paths, path, Overrides::default(), config, false, None, std::collections::HashMap::new())
+                .unwrap()
         });
         self.core = Some(core);
     }

@@ -93,6 +93,7 @@ fn accepted(config: &Config) -> Checked {
     }
     warnings.extend(shadowed(config));
     warnings.extend(apis::warnings(config));
+    warnings.extend(apis::silent(config));
     Checked {
         ok: true,
         errors: Vec::new(),

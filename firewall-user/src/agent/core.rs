@@ -2,8 +2,8 @@
 //! at a time.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, Instant, SystemTime},
@@ -25,7 +25,7 @@ use crate::{
         Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
-    gateway::Gateway,
+    gateway::{Gateway, tls},
     host::{
         addresses::{self, Guarded},
         interface::Interface,
@@ -67,6 +67,10 @@ pub struct Core {
     /// Events sampled, as last told. The number is derived from counters that are read one after the other, and must not
     /// go back for those who take its rate.
     pub sampled: u64,
+    /// When certificates were last looked at.
+    pub certificates_seen: Instant,
+    /// Another agent is about to take over: what is in force must not change.
+    pub lent: bool,
     /// Bans have changed since they were written.
     pub bans_dirty: bool,
     /// What the file of bans holds, if we wrote it.
@@ -82,6 +86,7 @@ impl Core {
         config: Config,
         trace: bool,
         confirm: Option<Duration>,
+        inherited: HashMap<SocketAddr, TcpListener>,
     ) -> Result<Self, CoreError> {
         let interfaces = find_interfaces(&config.interfaces, &[])?;
         let sinks = Arc::new(Sinks::open(&config.events)?);
@@ -100,7 +105,7 @@ impl Core {
         let mut core = Self {
             links: Links::new(&paths.pins()),
             names: Arc::default(),
-            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none()),
+            gateway: Gateway::new(&config, &paths.pins(), &sinks, &condemner, confirm.is_none(), inherited),
             sinks,
             condemner,
             reloads: api::Reloads::default(),
@@ -109,6 +114,8 @@ impl Core {
             warnings: BTreeMap::new(),
             bound: (config.metrics, config.control_group.clone()),
             sampled: 0,
+            lent: false,
+            certificates_seen: Instant::now(),
             bans_dirty: false,
             bans_saved: None,
             guarded: Guarded::new(),
@@ -144,7 +151,8 @@ impl Core {
             return Err(error);
         }
         let generation = core.compiled.policy.generation;
-        let served = core.gateway.prepare(&core.config, generation).and_then(|policy| core.gateway.commit(policy));
+        let prepared = core.gateway.prepare(&core.config, generation);
+        let served = prepared.and_then(|prepared| core.gateway.commit(&core.config, prepared));
         if let Err(error) = served {
             core.gateway.withdraw();
             before.restore(&mut core.links);
@@ -154,8 +162,11 @@ impl Core {
         drop(before);
         adopted.keep();
         core.settle(compiled)?;
+        core.gateway.forget_inherited();
         let gateway = core.gateway.reputation();
         core.condemner.on_unban(move |prefix| gateway.forget(prefix));
+        core.warn_of_apis();
+        core.warn_of_certificates();
         Ok(core)
     }
 
@@ -224,7 +235,7 @@ impl Core {
             } else {
                 self.swap(config, compiled, &interfaces)?;
             }
-            Ok(self.gateway.commit(prepared)?)
+            Ok(self.gateway.commit(&self.config, prepared)?)
         });
         if let Err(error) = swapped {
             if let Some(Err(back)) = events.as_ref().map(|events| self.sinks.reconfigure(events)) {
@@ -233,6 +244,8 @@ impl Core {
             return Err(error);
         }
         self.warn("restart", late);
+        self.warn_of_apis();
+        self.warn_of_certificates();
         Ok(!unchanged || events.is_some())
     }
 
@@ -352,7 +365,12 @@ impl Core {
 
     fn attach(&mut self, interface: &Interface) -> Result<(), CoreError> {
         // Unconfirmed, nothing may outlive us.
-        let exit = if self.confirm.is_some() { OnAgentExit::Detach } else { self.config.on_agent_exit };
+        let exit = match self.config.on_agent_exit {
+            _ if self.confirm.is_some() => OnAgentExit::Detach,
+            // The next agent finds a link by its pin.
+            _ if self.lent => OnAgentExit::Keep,
+            exit => exit,
+        };
         let egress = self.compiled.needs_egress();
         if self.config.xdp_mode == XdpMode::Generic {
             offloads::no_merging(&self.paths, interface).map_err(CoreError::Merging)?;
@@ -373,6 +391,48 @@ impl Core {
         });
         self.warn(&format!("vlan {}", interface.name), stripped);
         Ok(())
+    }
+
+    /// Steers where the network namespaces of APIs are now. With `again`, what could not be steered is tried once more.
+    pub fn follow(&mut self, again: bool) {
+        if again {
+            let result = self.gateway.reclaim(true);
+            self.warn("steering", result.err().map(|error| error.to_string()));
+        }
+        if self.gateway.has_moved(again) {
+            let result = self.gateway.follow();
+            self.warn("gateway", result.err().map(|error| error.to_string()));
+            self.warn_of_apis();
+        }
+    }
+
+    /// Says which APIs have trouble.
+    pub fn warn_of_apis(&mut self) {
+        let troubles = self.gateway.troubles();
+        self.warn_each("api ", troubles.into_iter().map(|(name, trouble)| (name.to_string(), trouble)));
+    }
+
+    /// Says which certificates should be put right.
+    pub fn warn_of_certificates(&mut self) {
+        self.certificates_seen = Instant::now();
+        let served = self.config.apis.iter().filter_map(|api| Some((&api.name, api.tls.as_ref()?)));
+        let notices = served.flat_map(|(name, tls)| {
+            // What cannot be read by now is told when it is to be served.
+            let notices = tls::notices(tls, SystemTime::now()).unwrap_or_default().into_iter().enumerate();
+            notices.map(move |(index, notice)| (format!("{name} {index}"), format!("API `{name}`: {notice}")))
+        });
+        let notices: Vec<_> = notices.collect();
+        self.warn_each("certificate ", notices.into_iter());
+    }
+
+    /// Sets these warnings, whose subjects begin with `kind`, and lifts all others of that kind.
+    fn warn_each(&mut self, kind: &str, warnings: impl Iterator<Item = (String, String)>) {
+        let warnings: BTreeMap<String, String> =
+            warnings.map(|(subject, text)| (format!("{kind}{subject}"), text)).collect();
+        self.warnings.retain(|subject, _| !subject.starts_with(kind) || warnings.contains_key(subject));
+        for (subject, text) in warnings {
+            self.warn(&subject, Some(text));
+        }
     }
 
     /// Looks again at interfaces, addresses, gateways and resolvers.
@@ -463,6 +523,22 @@ impl Core {
         result
     }
 
+    /// Makes ready for another agent to take over links and ports; until [`Self::take_back`] this one changes nothing.
+    pub fn lend(&mut self) -> Result<(), CoreError> {
+        self.lent = true;
+        let interfaces = find_interfaces(&self.config.interfaces, &self.config.interfaces);
+        interfaces.and_then(|interfaces| self.attach_all(&interfaces))
+    }
+
+    /// The other agent did not take over: puts back in force what it may have changed.
+    pub fn take_back(&mut self) -> Result<(), CoreError> {
+        self.lent = false;
+        let interfaces = find_interfaces(&self.config.interfaces, &self.config.interfaces)?;
+        let attached = self.attach_all(&interfaces);
+        self.gateway.reclaim(false)?;
+        attached
+    }
+
     /// Sets or, with `None`, lifts the warning about `subject`.
     pub fn warn(&mut self, subject: &str, warning: Option<String>) {
         match warning {
@@ -480,7 +556,7 @@ impl Core {
     /// Goes back to what was there before an unconfirmed start.
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
-            self.gateway.withdraw();
+            self.gateway.leave();
             before.restore(&mut self.links);
             self.restore_offloads();
         }

@@ -24,6 +24,8 @@ use crate::{
     steering,
 };
 
+/// For connections to end. Those that do not are cut off.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// For the agent to save its bans and to write what events it has.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -89,8 +91,14 @@ fn stop_agent(paths: &Paths) -> Result<Option<u32>> {
     let Some(pid) = control::owner(&socket).with_context(|| socket.display().to_string())? else { return Ok(None) };
     kill(pid, Signal::SIGTERM).with_context(|| format!("stopping the agent (process {pid})"))?;
     let began = Instant::now();
+    let mut told_again = false;
     while kill(pid, None).is_ok() && socket.exists() {
-        if began.elapsed() > STOPS_WITHIN {
+        if began.elapsed() > ENDS_WITHIN && !told_again {
+            // It answers what it had accepted, for as long as its configuration says. That may be long.
+            kill(pid, Signal::SIGTERM).with_context(|| format!("stopping the agent (process {pid})"))?;
+            told_again = true;
+        }
+        if began.elapsed() > ENDS_WITHIN + STOPS_WITHIN {
             bail!("the agent (process {pid}) does not stop, and nothing was removed; `kill -9 {pid}` ends it");
         }
         std::thread::sleep(Duration::from_millis(20));

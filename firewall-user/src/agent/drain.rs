@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -27,6 +27,8 @@ pub(super) struct Drain {
     pub recorder: Recorder,
     /// Set when the kernel banned somebody.
     pub banned: Arc<AtomicBool>,
+    /// Another agent is to read the ring. Whoever sets it has waited for a read that was under way.
+    pub paused: Arc<Mutex<bool>>,
 }
 
 impl Drain {
@@ -42,6 +44,10 @@ impl Drain {
 
     /// Sends everything the ring holds.
     pub(super) fn drain(&mut self) {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        if *paused {
+            return;
+        }
         let names = Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner));
         let clock = WallClock::sample();
         while let Some(item) = self.ring.next() {

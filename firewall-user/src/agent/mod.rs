@@ -18,6 +18,7 @@ mod preflight;
 mod rollback;
 mod run;
 mod service;
+mod takeover;
 
 pub use check::check;
 pub use detach::detach;

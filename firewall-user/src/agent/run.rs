@@ -3,15 +3,18 @@
 use std::{
     future::Future,
     io::IsTerminal as _,
+    net::{Shutdown, TcpListener},
+    os::unix::net::UnixListener,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use nix::unistd::Gid;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
@@ -25,6 +28,7 @@ use super::{
     files::{Files, LOOK_EVERY},
     lockout, preflight,
     service::Service,
+    takeover::{Lease, Successor},
 };
 use crate::{
     cli::RunArgs,
@@ -38,6 +42,8 @@ use crate::{
 
 /// How often bans are swept, and saved even if nothing was heard of a change, and the host is looked at anew.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often certificates are looked at, whose time may have come.
+const CERTIFICATES: Duration = Duration::from_secs(3600);
 /// Interfaces and addresses change in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -72,24 +78,49 @@ pub fn run(paths: &Paths, args: RunArgs) -> Result<ExitCode> {
         }
     }
     let group = control_group(config.control_group.as_deref())?;
+    let mut lease = if args.replace { Lease::ask(paths)? } else { None };
+    let inherited = lease.as_mut().map(|lease| std::mem::take(&mut lease.listeners)).unwrap_or_default();
     // What may be in use by another is taken before anything changes in the kernel.
-    let socket = paths.socket();
-    let listener = control::bind(&socket, group)?;
+    let bound = match &lease {
+        Some(_) => None,
+        None => Some(Sockets::bind(paths, group)?),
+    };
+    let mut sockets_are_ours = bound.is_some();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let scraped = match config.metrics {
-            Some(address) => Some(metrics::bind(address).with_context(|| format!("metrics at {address}"))?),
+            Some(address) => {
+                let inherited = inherited.get(&address).map(TcpListener::try_clone);
+                let bound = inherited.unwrap_or_else(|| metrics::bind(address));
+                Some(bound.with_context(|| format!("metrics at {address}"))?)
+            }
             None => None,
         };
-        let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm);
+        let core = Core::start(paths.clone(), path, overrides, config, args.trace, args.confirm, inherited);
         let service = Service::new(core?);
-        serve(service, listener, group, scraped).await
+        let sockets = match (bound, lease) {
+            (Some(sockets), _) => sockets,
+            (None, lease) => {
+                lease.as_ref().map_or(Ok(()), Lease::check)?;
+                sockets_are_ours = true;
+                let sockets = Sockets::replace(paths, group)?;
+                if let Some(lease) = lease {
+                    lease.take()?;
+                    tracing::info!("took over from the agent before");
+                }
+                sockets
+            }
+        };
+        serve(service, sockets, group, scraped).await
     });
-    let _gone = std::fs::remove_file(socket);
+    if sockets_are_ours && !matches!(result, Ok(End::Relieved)) {
+        Sockets::remove(paths);
+    }
     // Blocking tasks that still wait for something end with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
-        Ok(code) => Ok(code),
+        Ok(End::Relieved) => Ok(ExitCode::SUCCESS),
+        Ok(End::Stopped(code)) => Ok(code),
         Err(error) => match error.downcast_ref::<CoreError>() {
             Some(CoreError::Config(errors)) => {
                 eprint!("{errors}");
@@ -108,16 +139,51 @@ fn raise_descriptors() {
     }
 }
 
-fn control_group(name: Option<&str>) -> Result<Option<nix::unistd::Gid>> {
+fn control_group(name: Option<&str>) -> Result<Option<Gid>> {
     let Some(name) = name else { return Ok(None) };
     let group = nix::unistd::Group::from_name(name).with_context(|| format!("group `{name}` of the control socket"))?;
     let group = group.with_context(|| format!("there is no group `{name}`, which [control] names"))?;
     Ok(Some(group.gid))
 }
 
+/// Where the agent is asked, and where the next one asks it to hand over.
+struct Sockets {
+    control: UnixListener,
+    handover: UnixListener,
+}
+
+impl Sockets {
+    fn bind(paths: &Paths, group: Option<Gid>) -> Result<Self, control::BindError> {
+        Ok(Self {
+            control: control::bind(&paths.socket(), group)?,
+            handover: control::replace(&paths.handover(), None)?,
+        })
+    }
+
+    /// In the place of those of an agent before.
+    fn replace(paths: &Paths, group: Option<Gid>) -> Result<Self, control::BindError> {
+        let handover = control::replace(&paths.handover(), None)?;
+        Ok(Self { control: control::replace(&paths.socket(), group)?, handover })
+    }
+
+    fn remove(paths: &Paths) {
+        for path in [paths.socket(), paths.handover()] {
+            let _gone = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// How the agent ends.
+enum End {
+    Stopped(ExitCode),
+    /// Another agent has taken over: what is in place is its.
+    Relieved,
+}
+
 /// What wakes the loop.
 enum Wake {
     Stop,
+    Successor(std::io::Result<Successor>),
     Reload,
     Look,
     HostChanged,
@@ -126,10 +192,14 @@ enum Wake {
 
 async fn serve(
     service: Arc<Service>,
-    listener: std::os::unix::net::UnixListener,
-    group: Option<nix::unistd::Gid>,
-    scraped: Option<std::net::TcpListener>,
-) -> Result<ExitCode> {
+    sockets: Sockets,
+    group: Option<Gid>,
+    scraped: Option<TcpListener>,
+) -> Result<End> {
+    let Sockets { control, handover } = sockets;
+    let handover = tokio::net::UnixListener::from_std(handover)?;
+    let lent = scraped.as_ref().map(TcpListener::try_clone).transpose()?;
+    let paused = Arc::<Mutex<bool>>::default();
     let mut files = Files::default();
     let (drain, banned) = {
         let core = service.core();
@@ -140,6 +210,7 @@ async fn serve(
             names: Arc::clone(&core.names),
             recorder: Recorder::new(Arc::clone(&core.sinks)),
             banned: Arc::clone(&banned),
+            paused: Arc::clone(&paused),
         };
         (drain, banned)
     };
@@ -149,10 +220,9 @@ async fn serve(
     });
     let agent: Arc<dyn control::api::Agent> = Arc::clone(&service) as _;
     let control_agent = Arc::clone(&agent);
-    spawn("control socket", async move { control::server::serve(listener, control_agent, group).await.map(drop) });
-    if let Some(listener) = scraped {
-        spawn("metrics", async move { metrics::serve(listener, agent).await.map(drop) });
-    }
+    spawn("control socket", async move { control::server::serve(control, control_agent, group).await.map(drop) });
+    let scraping =
+        scraped.map(|listener| spawn("metrics", async move { metrics::serve(listener, agent).await.map(drop) }));
 
     let host = Changes::subscribe().context("changes of interfaces")?;
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -164,17 +234,41 @@ async fn serve(
     let mut swept = Instant::now();
     announce(&service);
     probe(&service.core());
-    loop {
+    let relieved = loop {
         let wake = tokio::select! {
             _ = stop.0.recv() => Wake::Stop,
             _ = stop.1.recv() => Wake::Stop,
             _ = hangup.recv() => Wake::Reload,
+            successor = handover.accept() => {
+                Wake::Successor(successor.and_then(|(stream, _)| Successor::meet(stream.into_std()?)))
+            }
             _ = look.tick() => Wake::Look,
             result = host.next() => { result?; Wake::HostChanged }
             _ = tick.tick() => Wake::Tick,
         };
         match wake {
-            Wake::Stop => break,
+            Wake::Stop => break false,
+            Wake::Successor(Err(error)) => tracing::warn!("an agent that was to take over: {error}"),
+            Wake::Successor(Ok(successor)) => {
+                let waiting = successor.handle()?;
+                // Nothing else is done meanwhile, but to serve.
+                let lent = lent.as_ref().map(TcpListener::try_clone).transpose()?;
+                let (service, paused) = (Arc::clone(&service), Arc::clone(&paused));
+                let mut lending = spawn_blocking(move || hand_over(&service, successor, lent, &paused));
+                let relieved = tokio::select! {
+                    relieved = &mut lending => Some(relieved?),
+                    _ = stop.0.recv() => None,
+                    _ = stop.1.recv() => None,
+                };
+                match relieved {
+                    Some(true) => break true,
+                    Some(false) => {}
+                    None => {
+                        let _over = waiting.shutdown(Shutdown::Both);
+                        break lending.await?;
+                    }
+                }
+            }
             Wake::Reload => files = reload(&service, files).await?,
             Wake::Look => {
                 if files.changed() {
@@ -195,10 +289,14 @@ async fn serve(
                 let keeper = Arc::clone(&service);
                 if spawn_blocking(move || housekeeping(&keeper, changed, sweep)).await? {
                     tracing::error!("the policy was not confirmed in time: it was taken back");
-                    return Ok(ExitCode::FAILURE);
+                    return Ok(End::Stopped(ExitCode::FAILURE));
                 }
             }
         }
+    };
+    if relieved && let Some(scraping) = scraping {
+        // The next one answers.
+        scraping.abort();
     }
     let drainage = {
         let mut core = service.core();
@@ -215,18 +313,68 @@ async fn serve(
         _ = stop.1.recv() => tracing::warn!("told to stop once more: connections are cut off"),
     }
     let service = Arc::clone(&service);
-    spawn_blocking(move || shut_down(&service)).await?;
-    Ok(ExitCode::SUCCESS)
+    spawn_blocking(move || shut_down(&service, relieved)).await?;
+    Ok(if relieved { End::Relieved } else { End::Stopped(ExitCode::SUCCESS) })
+}
+
+/// Lets another agent take over; whether it has.
+fn hand_over(service: &Service, successor: Successor, scraped: Option<TcpListener>, paused: &Mutex<bool>) -> bool {
+    let pid = successor.pid;
+    let pause = |pause: bool| *paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+    let refuse = |why: &str| {
+        tracing::error!("process {pid} does not take over: {why}");
+        let _gone = successor.refuse(why);
+        false
+    };
+    let listeners = {
+        let mut core = service.core();
+        if core.confirm.is_some() {
+            return refuse("its policy is not confirmed yet");
+        }
+        tracing::info!("process {pid} is about to take over");
+        save_bans(&core);
+        let lent = core.lend().map_err(|error| error.to_string());
+        match lent.and_then(|()| core.gateway.listeners().map_err(|error| error.to_string())) {
+            Ok(listeners) => listeners.into_iter().chain(scraped).collect::<Vec<_>>(),
+            Err(error) => {
+                take_back(&mut core);
+                return refuse(&error);
+            }
+        }
+    };
+    pause(true);
+    match successor.lend(&listeners) {
+        Ok(true) => {
+            tracing::info!("process {pid} has taken over: what was accepted is answered");
+            // Under systemd, the unit goes on with it.
+            let _nobody = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
+            return true;
+        }
+        Ok(false) => tracing::error!("process {pid} has not taken over: this agent goes on"),
+        Err(error) => tracing::error!("process {pid} has not taken over: this agent goes on: {error}"),
+    }
+    pause(false);
+    take_back(&mut service.core());
+    false
+}
+
+fn take_back(core: &mut Core) {
+    if let Err(error) = core.take_back() {
+        tracing::error!("not all is as it was before: {error}");
+    }
 }
 
 /// Runs a task that must not end.
-fn spawn(what: &'static str, task: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+fn spawn(
+    what: &'static str,
+    task: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         match task.await {
             Ok(()) => tracing::error!("{what}: ended"),
             Err(error) => tracing::error!("{what}: {error}"),
         }
-    });
+    })
 }
 
 fn announce(service: &Service) {
@@ -235,6 +383,7 @@ fn announce(service: &Service) {
         let mode = core.links.state(interface, 0).map_or("absent", |(mode, ..)| mode.name());
         tracing::info!("filtering on {interface} ({mode}), policy {}", core.compiled().policy.generation);
     }
+    core.gateway.entries().iter().for_each(|line| tracing::info!("{line}"));
     if let Some((until, _)) = &core.confirm {
         let left = until.saturating_duration_since(Instant::now());
         tracing::warn!("`portcullis confirm` within {} s, or the policy is taken back", left.as_secs());
@@ -278,10 +427,18 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         core.roll_back();
         return true;
     }
+    // A container that is started anew is unprotected until this sees it.
+    core.follow(sweep);
+    if core.gateway.has_news() {
+        core.warn_of_apis();
+    }
     if sweep {
         probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
+        if core.certificates_seen.elapsed() >= CERTIFICATES {
+            core.warn_of_certificates();
+        }
         core.condemner.sweep(bans::now());
         if let Err(error) = bans::sweep(&mut core.shared) {
             core.warn("bans", Some(format!("bans cannot be swept: {error}")));
@@ -301,7 +458,8 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
     false
 }
 
-fn shut_down(service: &Service) {
+/// Of one that was `relieved`, nothing in the kernel and no file is its own any more.
+fn shut_down(service: &Service, relieved: bool) {
     let mut core = service.core();
     let confirmed = core.confirm.is_none();
     if !confirmed {
@@ -310,17 +468,23 @@ fn shut_down(service: &Service) {
     }
     core.gateway.stop();
     core.condemner.settle(Duration::from_secs(1));
-    let text = bans::to_save(&core.shared, &core.condemner);
-    if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
-        tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
+    if !relieved {
+        save_bans(&core);
     }
     // What was there before an unconfirmed policy is not for that policy to end.
-    if confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
+    if !relieved && confirmed && core.config.on_agent_exit == OnAgentExit::Detach {
         core.links.detach_others(&[]);
         core.restore_offloads();
     }
     let counts = core.sinks.close();
     if counts.lost > 0 {
         tracing::warn!("{} events were not delivered", counts.lost);
+    }
+}
+
+fn save_bans(core: &Core) {
+    let text = bans::to_save(&core.shared, &core.condemner);
+    if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
+        tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());
     }
 }

@@ -35,6 +35,12 @@ impl Service {
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The core, to change something: not while another agent takes over.
+    fn own_core(&self) -> Result<MutexGuard<'_, Core>, Refusal> {
+        let core = self.core();
+        if core.lent { Err(refuse("another agent is taking over: ask again in a moment")) } else { Ok(core) }
+    }
 }
 
 fn refuse(error: impl std::fmt::Display) -> Refusal {
@@ -59,7 +65,7 @@ impl api::Agent for Service {
     }
 
     fn reload(&self) -> Result<api::Reloaded, Refusal> {
-        let mut core = self.core();
+        let mut core = self.own_core()?;
         let reloaded = core.reload().map_err(refuse)?;
         tracing::info!(
             "policy {} in force after {} ms{}",
@@ -71,7 +77,7 @@ impl api::Agent for Service {
     }
 
     fn ban(&self, request: api::BanRequest) -> Result<api::Ban, Refusal> {
-        let mut core = self.core();
+        let mut core = self.own_core()?;
         let core = &mut *core;
         let limits = bans::Limits {
             guarded: &core.guarded,
@@ -86,7 +92,7 @@ impl api::Agent for Service {
     }
 
     fn unban(&self, prefix: IpNet) -> Result<api::Ban, Refusal> {
-        let mut core = self.core();
+        let mut core = self.own_core()?;
         let condemner = core.condemner.clone();
         // Before it is lifted: the next request must not be the one too many.
         condemner.forget(prefix);

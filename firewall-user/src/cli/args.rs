@@ -167,6 +167,7 @@ Examples:
   portcullis run
   portcullis run --config ./portcullis.toml --interface eth0
   portcullis run --confirm 60s
+  portcullis run --replace          in the place of the one that runs, such as one of another version
 
 What happens to the policy when the agent ends is up to `on_agent_exit` in the configuration.
 See `portcullis detach` to stop filtering.")]
@@ -176,6 +177,10 @@ pub struct RunArgs {
     /// Take the policy back after this long unless `portcullis confirm` comes first
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub confirm: Option<Duration>,
+    /// Take over from the agent that runs, if one does, without a gap: it goes on if this one cannot start; else it answers
+    /// what it has accepted, within `drain` of [gateway], and ends
+    #[arg(long, conflicts_with = "confirm")]
+    pub replace: bool,
     /// Log what the program in the kernel does with each packet; slow
     #[arg(long)]
     pub trace: bool,
@@ -274,7 +279,7 @@ mod tests {
         let Command::Run(args) = parse("portcullis run").unwrap().command else { panic!("not run") };
         assert_eq!(args.source.config(), PathBuf::from("/etc/portcullis/portcullis.toml"));
         assert!(!args.source.overrides().file_is_optional);
-        assert!(args.source.interfaces.is_empty() && args.confirm.is_none() && !args.trace);
+        assert!(args.source.interfaces.is_empty() && args.confirm.is_none() && !args.trace && !args.replace);
     }
 
     #[test]
@@ -284,8 +289,15 @@ mod tests {
         assert_eq!(args.source.interfaces, ["eth0", "eth1"]);
         assert_eq!(args.confirm, Some(Duration::from_secs(60)));
         assert!(args.trace);
-        for line in ["run --interface a/b", "run --interface 0123456789abcdef", "run --confirm 0s", "run --confirm 60"]
-        {
+        let Command::Run(args) = parse("portcullis run --replace").unwrap().command else { panic!("not run") };
+        assert!(args.replace);
+        for line in [
+            "run --replace --confirm 1m",
+            "run --interface a/b",
+            "run --interface 0123456789abcdef",
+            "run --confirm 0s",
+            "run --confirm 60",
+        ] {
             error(&format!("portcullis {line}"));
         }
     }

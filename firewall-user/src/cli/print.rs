@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::table::{Table, bytes, seconds};
-use crate::control::api::{Ban, Cause, Count, Interface, List, Reloaded, Requests, Status, Steering};
+use crate::control::api::{ApiStatus, Ban, Cause, Count, Interface, List, Reloaded, Requests, Status, Steering};
 
 /// Reasons, and rules, that `status` shows.
 const TOP: usize = 10;
@@ -84,7 +84,12 @@ fn headline(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if status.reloads.last_error.is_some() {
         writeln!(out, "LAST RELOAD FAILED: an older policy is in force, see below")?;
     }
-    for warning in &status.warnings {
+    // What stands above need not be said again.
+    let is_said = |warning: &&String| {
+        let said = |api: &ApiStatus| warning.starts_with(&format!("API `{}` is not protected: ", api.name));
+        status.apis.iter().any(|api| !api.protected && said(api))
+    };
+    for warning in status.warnings.iter().filter(|warning| !is_said(warning)) {
         writeln!(out, "warning: {}", printable(warning))?;
     }
     writeln!(out)?;

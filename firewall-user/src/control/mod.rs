@@ -6,4 +6,4 @@ mod peer;
 pub mod server;
 mod socket;
 
-pub use self::socket::{BindError, bind, owner};
+pub use self::socket::{BindError, bind, owner, replace};

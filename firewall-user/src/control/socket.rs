@@ -44,6 +44,15 @@ impl std::error::Error for BindError {}
 /// Listens at `path`, for root and, if there is one, for `group`. Makes the directory if it is missing and takes the
 /// place of a socket that an agent has left behind. The caller's umask does not matter.
 pub fn bind(path: &Path, group: Option<Gid>) -> Result<UnixListener, BindError> {
+    bind_at(path, group, false)
+}
+
+/// As [`bind`], but takes the place of a socket that is in use, too: the agent behind it has handed over.
+pub fn replace(path: &Path, group: Option<Gid>) -> Result<UnixListener, BindError> {
+    bind_at(path, group, true)
+}
+
+fn bind_at(path: &Path, group: Option<Gid>, from_another: bool) -> Result<UnixListener, BindError> {
     let io_error = |error| BindError::Io { path: path.to_owned(), error };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -58,7 +67,9 @@ pub fn bind(path: &Path, group: Option<Gid>) -> Result<UnixListener, BindError> 
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(BindError::NotASocket { path: path.to_owned() });
         }
-        Ok(_) if is_in_use(path).map_err(io_error)? => return Err(BindError::InUse { path: path.to_owned() }),
+        Ok(_) if !from_another && is_in_use(path).map_err(io_error)? => {
+            return Err(BindError::InUse { path: path.to_owned() });
+        }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error(error)),
@@ -159,6 +170,10 @@ mod tests {
         listener.accept().unwrap();
         listener.accept().unwrap();
         listener.accept().unwrap();
+        let successor = replace(&path, None).unwrap();
+        UnixStream::connect(&path).unwrap();
+        successor.accept().unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

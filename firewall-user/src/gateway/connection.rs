@@ -212,7 +212,9 @@ async fn enter(
         peer.prior_knowledge = ahead.starts_with(PREFACE);
         return Some((Transport::Plain(stream), ahead));
     };
-    let accepted = timeout(policy.config.timeouts.head, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await;
+    // Boxed: a connection in the clear need not have room for it.
+    let accepting = Box::pin(TlsAcceptor::from(Arc::clone(tls)).accept(stream));
+    let accepted = timeout(policy.config.timeouts.head, accepting).await;
     match accepted {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;

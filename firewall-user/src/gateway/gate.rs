@@ -160,7 +160,7 @@ impl Gate {
             if self.io.shutdown().await.is_err() {
                 return;
             }
-            let mut sink = [0; 4096];
+            let mut sink = vec![0; 4096];
             let mut read = 0;
             while read < AT_MOST {
                 match self.io.read(&mut sink).await {

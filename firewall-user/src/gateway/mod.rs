@@ -23,7 +23,7 @@ mod worker;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -42,7 +42,10 @@ use self::{
     registry::Registry,
     worker::{ApiSlot, Entrance, Routing, Shared, Thread},
 };
-pub use self::{reputation::Reputation, status::Probes};
+pub use self::{
+    reputation::Reputation,
+    status::{Probes, silence},
+};
 use crate::{
     agent::condemn::Condemner,
     config::{
@@ -50,11 +53,13 @@ use crate::{
         api::{Api, Entry},
     },
     events::Sinks,
-    steering::SteerError,
+    steering::{SteerError, netns::inode_at, remove_others},
 };
 
 /// How often the kernel is told that the gateway lives. It takes 2 seconds of silence for death.
 const BEAT: Duration = Duration::from_millis(250);
+/// Round trips take less, nearly always: within this a handshake ends that had begun.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// A worker that said nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -90,7 +95,11 @@ pub struct Gateway {
     threads: Vec<Thread>,
     apis: BTreeMap<Arc<str>, (Api, Arc<ApiSlot>)>,
     networks: HashMap<Option<PathBuf>, (Arc<Network>, Arc<Entrance>)>,
+    /// Where nothing is steered, though it should be.
+    absent: HashMap<PathBuf, Absent>,
     proxies: HashMap<SocketAddr, Arc<Entrance>>,
+    /// What the agent before us listens on.
+    inherited: HashMap<SocketAddr, TcpListener>,
     keeper: Option<Keeper>,
     findings: Arc<status::Findings>,
     /// The policy is in force for good. Until then no port is closed by our end.
@@ -99,14 +108,34 @@ pub struct Gateway {
 
 /// A policy that can be served, before it is.
 pub struct Prepared {
-    policies: Vec<ApiPolicy>,
+    policies: Vec<Arc<ApiPolicy>>,
+    places: Places,
+    listeners: HashMap<SocketAddr, TcpListener>,
+}
+
+/// The network namespaces of a policy.
+#[derive(Default)]
+struct Places {
     networks: HashMap<Option<PathBuf>, Arc<Network>>,
-    listeners: HashMap<SocketAddr, std::net::TcpListener>,
-    config: (crate::config::api::Gateway, crate::config::api::Reputation),
+    absent: HashMap<PathBuf, Absent>,
+}
+
+/// A network namespace that is not there, or cannot be steered: a container that is down, or not up yet.
+struct Absent {
+    /// Of what is at the path; `None` if nothing is.
+    inode: Option<u64>,
+    problem: String,
 }
 
 impl Gateway {
-    pub fn new(config: &Config, pins: &Path, sinks: &Arc<Sinks>, condemner: &Condemner, confirmed: bool) -> Self {
+    pub fn new(
+        config: &Config,
+        pins: &Path,
+        sinks: &Arc<Sinks>,
+        condemner: &Condemner,
+        confirmed: bool,
+        inherited: HashMap<SocketAddr, TcpListener>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::default()),
             reputation: Arc::new(Reputation::new(config.reputation, condemner)),
@@ -121,7 +150,9 @@ impl Gateway {
             threads: Vec::new(),
             apis: BTreeMap::new(),
             networks: HashMap::new(),
+            absent: HashMap::new(),
             proxies: HashMap::new(),
+            inherited,
             keeper: None,
             findings: Arc::default(),
             confirmed,
@@ -140,49 +171,117 @@ impl Gateway {
     }
 
     /// Does all of `config` that can fail: reads certificates, binds, loads. Nothing changes for clients yet.
+    ///
+    /// A network namespace that is not there is no error: a container may come up later, and [`Gateway::follow`] then finds
+    /// it. Nor is one that was served already and is something else now.
     pub fn prepare(&self, config: &Config, generation: u32) -> Result<Prepared, GatewayError> {
-        let mut networks = HashMap::new();
+        let mut places = Places::default();
         let mut listeners = HashMap::new();
         let mut policies = Vec::new();
         let nowhere = Network::none();
         for api in &config.apis {
             let network = match &api.entry {
                 Entry::Steered(steered) => {
-                    let place = &steered.netns;
-                    let known = self.networks.get(place).map(|(network, _)| network).or_else(|| networks.get(place));
-                    let network = match known {
-                        Some(network) => Arc::clone(network),
-                        None => {
-                            let opened = Network::open(&self.pins, place.as_deref());
-                            Arc::new(opened.map_err(|source| steer(&api.name, source))?)
-                        }
-                    };
-                    networks.insert(place.clone(), Arc::clone(&network));
-                    network
+                    let known = steered.netns.as_ref().is_some_and(|path| {
+                        self.absent.contains_key(path) || self.networks.contains_key(&steered.netns)
+                    });
+                    let found = self.look_up(&mut places, &steered.netns, known);
+                    found.map_err(|source| steer(&api.name, source))?.unwrap_or_else(|| Arc::clone(&nowhere))
                 }
                 Entry::Proxy { listen, .. } => {
                     for address in listen.iter().filter(|address| !self.proxies.contains_key(address)) {
                         let fail =
                             |source| GatewayError::Listen { api: api.name.to_string(), address: *address, source };
-                        listeners.insert(*address, network::listen(*address).map_err(fail)?);
+                        let listener = match self.inherited.get(address) {
+                            Some(listener) => listener.try_clone(),
+                            None => network::listen(*address),
+                        };
+                        listeners.insert(*address, listener.map_err(fail)?);
                     }
                     Arc::clone(&nowhere)
                 }
             };
             let before = self.apis.get(&api.name).and_then(|(_, slot)| slot.policy());
             let metrics = self.metrics.api(&api.name);
-            policies.push(ApiPolicy::new(api, generation, &network, metrics, before.as_deref())?);
+            policies.push(Arc::new(ApiPolicy::new(api, generation, &network, metrics, before.as_deref())?));
         }
-        Ok(Prepared { policies, networks, listeners, config: (config.gateway, config.reputation) })
+        Ok(Prepared { policies, places, listeners })
+    }
+
+    /// The network at `place`, opened if it is new there; `None` if there is none. Where it cannot be steered, that is an error,
+    /// or with `forgiving` a place without one, too.
+    fn look_up(
+        &self,
+        places: &mut Places,
+        place: &Option<PathBuf>,
+        forgiving: bool,
+    ) -> Result<Option<Arc<Network>>, SteerError> {
+        if let Some(network) = places.networks.get(place) {
+            return Ok(Some(Arc::clone(network)));
+        }
+        if place.as_ref().is_some_and(|path| places.absent.contains_key(path)) {
+            return Ok(None);
+        }
+        let known = self.networks.get(place).map(|(network, _)| network);
+        let network = match known.filter(|network| network.is_at(place.as_deref())) {
+            Some(network) => Arc::clone(network),
+            None => {
+                // Before it is opened: what takes its place meanwhile is found to be another then.
+                let inode = place.as_deref().and_then(inode_at);
+                match (Network::open(&self.pins, place.as_deref()), place) {
+                    (Ok(network), _) => Arc::new(network),
+                    (Err(error), Some(path)) if forgiving || error.is_absence() => {
+                        places.absent.insert(path.clone(), Absent { inode, problem: error.to_string() });
+                        return Ok(None);
+                    }
+                    (Err(error), _) => return Err(error),
+                }
+            }
+        };
+        places.networks.insert(place.clone(), Arc::clone(&network));
+        Ok(Some(network))
+    }
+
+    /// Whether a network namespace came, went, or is another by now. With `again`, one that could not be steered counts, too.
+    pub fn has_moved(&self, again: bool) -> bool {
+        let moved = self.networks.iter().any(|(place, (network, _))| !network.is_at(place.as_deref()));
+        let came = |(path, absent): (&PathBuf, &Absent)| {
+            let inode = inode_at(path);
+            inode != absent.inode || again && inode.is_some()
+        };
+        moved || self.absent.iter().any(came)
+    }
+
+    /// Steers where the network namespaces of APIs are now, and no longer where they were.
+    pub fn follow(&mut self) -> Result<(), GatewayError> {
+        let mut places = Places::default();
+        let mut policies = Vec::new();
+        let nowhere = Network::none();
+        for (api, slot) in self.apis.values() {
+            let Some(policy) = slot.policy() else { continue };
+            let network = match &api.entry {
+                Entry::Steered(steered) => self
+                    .look_up(&mut places, &steered.netns, steered.netns.is_some())
+                    .map_err(|source| steer(&api.name, source))?,
+                Entry::Proxy { .. } => None,
+            };
+            let network = network.as_ref().unwrap_or(&nowhere);
+            policies.push(if policy.is_in(network) { policy } else { Arc::new(policy.moved_to(network)) });
+        }
+        self.put_in_force(Prepared { policies, places, listeners: HashMap::new() })
     }
 
     /// Serves what was prepared, and no longer what it does not name. Requests under way end under the policy they met.
-    pub fn commit(&mut self, prepared: Prepared) -> Result<(), GatewayError> {
-        let Prepared { policies, networks, listeners, config: (gateway, reputation) } = prepared;
-        self.shared.limits.store(Arc::new(gateway));
-        self.shared.reputation.configure(reputation);
+    pub fn commit(&mut self, config: &Config, prepared: Prepared) -> Result<(), GatewayError> {
+        self.shared.limits.store(Arc::new(config.gateway));
+        self.shared.reputation.configure(config.reputation);
+        self.put_in_force(prepared)
+    }
+
+    fn put_in_force(&mut self, prepared: Prepared) -> Result<(), GatewayError> {
+        let Prepared { policies, places, listeners } = prepared;
         if !policies.is_empty() && self.threads.is_empty() {
-            for number in 0..gateway.workers {
+            for number in 0..self.shared.limits.load().workers {
                 let thread = Thread::spawn(&self.shared, &self.sinks, number).map_err(GatewayError::Thread)?;
                 self.threads.push(thread);
             }
@@ -208,18 +307,19 @@ impl Gateway {
             self.apis.insert(Arc::clone(&api.name), (api, slot));
         }
         self.open_proxies(listen, listeners);
-        self.open_networks(networks, routes)?;
+        let result = self.open_networks(places, routes);
         for (name, (_, slot)) in before {
             slot.set(None);
             self.shared.registry.drain(Some(&name));
         }
-        Ok(())
+        self.metrics.retain(|name| self.apis.contains_key(name));
+        result
     }
 
     fn open_proxies(
         &mut self,
         listen: HashMap<SocketAddr, Arc<ApiSlot>>,
-        mut listeners: HashMap<SocketAddr, std::net::TcpListener>,
+        mut listeners: HashMap<SocketAddr, TcpListener>,
     ) {
         let mut before = std::mem::take(&mut self.proxies);
         for (address, slot) in listen {
@@ -243,9 +343,11 @@ impl Gateway {
 
     fn open_networks(
         &mut self,
-        networks: HashMap<Option<PathBuf>, Arc<Network>>,
+        places: Places,
         mut routes: HashMap<Option<PathBuf>, HashMap<u16, Arc<ApiSlot>>>,
     ) -> Result<(), GatewayError> {
+        let Places { networks, absent } = places;
+        self.absent = absent;
         let mut before = std::mem::take(&mut self.networks);
         let mut result = Ok(());
         for (place, network) in networks {
@@ -255,8 +357,17 @@ impl Gateway {
             });
             let steered: Vec<_> = steered.collect();
             let fail = |source| steer(steered.first().map_or("", |(name, _)| name), source);
-            let entrance = match (before.remove(&place), network.take_listener()) {
-                (Some((_, entrance)), _) => entrance,
+            let same = match before.remove(&place) {
+                Some((earlier, entrance)) if Arc::ptr_eq(&earlier, &network) => Some(entrance),
+                Some(gone) => {
+                    // Another namespace at the same place.
+                    before.insert(place.clone(), gone);
+                    None
+                }
+                None => None,
+            };
+            let entrance = match (same, network.take_listener()) {
+                (Some(entrance), _) => entrance,
                 (None, Some(listener)) => {
                     // Whoever had the ports before us hands them over here.
                     if let Err(source) = network.serve(&listener) {
@@ -270,17 +381,25 @@ impl Gateway {
                 (None, None) => continue,
             };
             let slots = routes.remove(&place).unwrap_or_default();
-            if let Err(source) = network.route(slots, steered.iter().map(|(_, entry)| *entry), self.confirmed) {
+            let entries = steered.iter().map(|(name, entry)| (*entry, self.metrics.api(name)));
+            if let Err(source) = network.route(slots, entries, self.confirmed) {
                 result = Err(fail(source));
             }
             self.networks.insert(place, (network, entrance));
         }
-        for (network, entrance) in before.into_values() {
+        for (place, (network, entrance)) in before {
             if let Err(error) = network.leave() {
                 tracing::error!("ports are still steered: {error}");
             }
             entrance.close();
+            // Connections of these lead to applications that are no more.
+            for (api, _) in self.apis.values() {
+                if matches!(&api.entry, Entry::Steered(steered) if steered.netns == place) {
+                    self.shared.registry.drain(Some(&api.name));
+                }
+            }
         }
+        self.forget_others();
         let networks = self.networks.values().map(|(network, _)| Arc::clone(network)).collect();
         match &self.keeper {
             Some(keeper) => keeper.networks.store(Arc::new(networks)),
@@ -291,6 +410,27 @@ impl Gateway {
             None => {}
         }
         result
+    }
+
+    /// What an agent before us steered elsewhere is no longer steered, nor closed.
+    fn forget_others(&self) {
+        let steered = self.networks.values().filter_map(|(network, _)| network.inode());
+        let absent = self.absent.values().filter_map(|absent| u32::try_from(absent.inode?).ok());
+        let keep: Vec<u32> = steered.chain(absent).collect();
+        if let Err(error) = remove_others(&self.pins, &keep) {
+            tracing::error!("{}: what an agent before steered cannot be removed: {error}", self.pins.display());
+        }
+    }
+
+    /// Nothing of steering stays in the kernel: applications answer for themselves.
+    pub fn leave(&mut self) {
+        self.keeper = None;
+        for (network, _) in self.networks.values() {
+            if let Err(error) = network.leave() {
+                tracing::error!("ports are still steered: {error}");
+            }
+        }
+        self.proxies.values().for_each(|entrance| entrance.close());
     }
 
     /// New connections are no longer ours: those that are steered go where `on_agent_exit` says.
@@ -305,9 +445,31 @@ impl Gateway {
         self.proxies.values().for_each(|entrance| entrance.close());
     }
 
-    /// What [`Gateway::drain`] waits for.
+    /// The sockets of reverse proxies, for the next agent to accept from.
+    pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.proxies.values().map(|entrance| entrance.listener().try_clone()).collect()
+    }
+
+    /// Closes what the agent before us listened on and we do not.
+    pub fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// Takes steered ports back from an agent that took them, and is no more; with `vacant`, where nobody has them now.
+    pub fn reclaim(&self, vacant: bool) -> Result<(), GatewayError> {
+        for (network, entrance) in self.networks.values() {
+            network.reclaim(entrance.listener(), self.confirmed, vacant).map_err(|source| steer("", source))?;
+        }
+        Ok(())
+    }
+
+    /// What is waited for, for connections to end.
     pub fn drainage(&self) -> Drainage {
-        Drainage { shared: Arc::clone(&self.shared), within: self.shared.limits.load().drain }
+        Drainage {
+            shared: Arc::clone(&self.shared),
+            within: self.shared.limits.load().drain,
+            handshakes: !self.networks.is_empty(),
+        }
     }
 
     /// Ends all threads, and with them what is left of connections.
@@ -334,18 +496,19 @@ fn same_entrance(before: &Entry, now: &Entry) -> bool {
 pub struct Drainage {
     shared: Arc<Shared>,
     within: Duration,
+    /// Handshakes may be under way, of connections that will be ours.
+    handshakes: bool,
 }
 
 impl Drainage {
     /// Waits until no connection is left, or as long as the configuration allows; how many are left.
     pub async fn wait(self) -> u32 {
-        let until = Instant::now() + self.within;
-        // Some may still be in the listener's queue: a moment without any is not the end.
-        let mut quiet = 0;
-        while Instant::now() < until && quiet < 5 {
+        let began = Instant::now();
+        // Who began a handshake with us ends it with us, and nobody further begins one.
+        let at_least = if self.handshakes { HANDSHAKE.min(self.within) } else { Duration::ZERO };
+        while began.elapsed() < self.within && (began.elapsed() < at_least || self.shared.registry.total() > 0) {
             // Again and again: a connection that was on its way is accepted and answered all the same.
             self.shared.registry.drain(None);
-            quiet = if self.shared.registry.total() == 0 { quiet + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.registry.total()

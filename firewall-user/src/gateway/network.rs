@@ -1,7 +1,7 @@
 //! A network namespace in which ports are steered: the kernel's side of it, and what each port leads to.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -11,14 +11,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use firewall_common::steer::SteerCounts;
+use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
 
-use super::worker::ApiSlot;
+use super::{metrics::ApiMetrics, worker::ApiSlot};
 use crate::{
     config::api::{Existing, OnExit, Steered},
-    steering::{
-        Exemption, Flags, Probe, SteerError, Steering,
-        existing::{self, ExistingError},
-    },
+    steering::{Exemption, Flags, Probe, SteerError, Steering, existing},
 };
 
 /// Connections that may wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
@@ -74,21 +72,22 @@ impl Network {
     pub(super) fn route<'s>(
         &self,
         slots: HashMap<u16, Arc<ApiSlot>>,
-        entries: impl Iterator<Item = &'s Steered>,
+        entries: impl Iterator<Item = (&'s Steered, Arc<ApiMetrics>)>,
         confirmed: bool,
     ) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
         let before = self.ports.load_full();
         let mut flags = HashMap::new();
-        let mut reset = HashSet::new();
-        for entry in entries {
+        let mut reset = Vec::new();
+        for (entry, metrics) in entries {
             let of_entry = Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
             flags.extend(entry.ports.iter().map(|port| (*port, of_entry)));
-            if entry.existing == Existing::Reset {
-                reset.extend(entry.ports.iter().filter(|port| !before.flags.contains_key(port)));
+            let new = entry.ports.iter().filter(|port| !before.flags.contains_key(port));
+            let new: Vec<(u16, Flags)> = new.map(|port| (*port, of_entry)).collect();
+            if entry.existing == Existing::Reset && !new.is_empty() {
+                reset.push((new, metrics));
             }
         }
-        let reset: Vec<(u16, Flags)> = reset.into_iter().map(|port| (port, flags[&port])).collect();
         let ports = Ports { slots, flags };
         let told = ports.flags(confirmed);
         // First what leads somewhere, then the ports that lead there.
@@ -131,11 +130,35 @@ impl Network {
         self.steering.as_ref().map_or(Ok(()), |steering| steering.withdraw())
     }
 
-    /// No port is steered any more; what was handed over can still be accepted.
+    /// Nothing is steered any more, and nothing of ours stays in the kernel; what was handed over can still be accepted.
     pub(super) fn leave(&self) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
         steering.set_ports(&[])?;
-        steering.withdraw()
+        steering.withdraw()?;
+        steering.detach()
+    }
+
+    /// Whether `path` leads to it still; without a path, always.
+    pub(super) fn is_at(&self, path: Option<&Path>) -> bool {
+        path.is_none_or(|path| self.steering.as_ref().is_some_and(|steering| steering.netns().is_at(path)))
+    }
+
+    /// What tells it from other namespaces.
+    pub(super) fn inode(&self) -> Option<u32> {
+        self.steering.as_ref().map(|steering| steering.netns().inode())
+    }
+
+    /// Puts the ports back in force, and `listener`, where another agent has taken its place; with `vacant`, only if nobody has
+    /// it now.
+    pub(super) fn reclaim(&self, listener: &TcpListener, confirmed: bool, vacant: bool) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        if vacant && !steering.is_vacant()? {
+            return Ok(());
+        }
+        if !steering.in_force()? {
+            steering.set_listener(listener)?;
+        }
+        steering.set_ports(&self.ports.load().flags(confirmed))
     }
 
     /// Whether the kernel hands connections to us.
@@ -164,24 +187,34 @@ impl Network {
     }
 }
 
+/// The ports of an API, and where what is done to them is counted.
+type Counted = (Vec<(u16, Flags)>, Arc<ApiMetrics>);
+
 /// Resets connections older than the gateway, and again those whose handshake was under way.
-fn reset_existing(steering: Arc<Steering>, ports: Vec<(u16, Flags)>) {
+fn reset_existing(steering: Arc<Steering>, apis: Vec<Counted>) {
     let reset = move || {
         for last in [false, true] {
-            match existing::reset(steering.netns(), &ports) {
-                Ok(found) => {
-                    if found.reset > 0 {
-                        tracing::info!("{} connections older than the gateway were reset", found.reset);
+            let mut handshakes = 0;
+            for (ports, metrics) in &apis {
+                match existing::reset(steering.netns(), ports) {
+                    Ok(found) => {
+                        metrics.reset(found.reset as u64);
+                        handshakes += found.handshakes;
+                        if found.reset > 0 {
+                            let ports: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
+                            let (count, ports) = (found.reset, ports.join(", "));
+                            tracing::info!("{count} connections to port {ports} older than the gateway were reset");
+                        }
                     }
-                    if found.handshakes == 0 || last {
-                        return;
+                    Err(error) => {
+                        return tracing::error!("connections older than the gateway go on uninspected: {error}");
                     }
-                    std::thread::sleep(HANDSHAKE);
-                }
-                Err(error @ (ExistingError::Unsupported | ExistingError::NotTold | ExistingError::Io(_))) => {
-                    return tracing::error!("connections older than the gateway go on uninspected: {error}");
                 }
             }
+            if handshakes == 0 || last {
+                return;
+            }
+            std::thread::sleep(HANDSHAKE);
         }
     };
     if let Err(error) = std::thread::Builder::new().name("reset-existing".to_owned()).spawn(reset) {
@@ -199,6 +232,12 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Its successor may listen while this one drains.
     socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // Another API may have the IPv4 side of the port.
+        socket.set_only_v6(true)?;
+    }
+    // At boot the address may come after the agent.
+    setsockopt(&socket, IpFreebind, &true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -19,11 +19,14 @@ use crate::config::{
 };
 
 /// What the gateway knows of one API.
+#[derive(Clone)]
 pub(super) struct ApiPolicy {
     pub(super) config: Api,
     pub(super) generation: u32,
     pub(super) protocol: protocol::Policy,
+    /// Kept over reloads that do not change it, and the sessions of clients with it.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    tls_stamp: Option<tls::Stamp>,
     pub(super) upstream: Arc<UpstreamPolicy>,
     pub(super) metrics: Arc<ApiMetrics>,
 }
@@ -36,9 +39,11 @@ pub(super) struct UpstreamPolicy {
     pub(super) tls: Option<ClientTls>,
     pub(super) proxy_v2: bool,
     pub(super) connect: Duration,
+    tls_stamp: Option<tls::Stamp>,
     source: (Entry, UpstreamHttp, Forward),
 }
 
+#[derive(Clone)]
 pub(super) enum Target {
     /// Where the client wanted to go, in this network namespace.
     Original {
@@ -50,7 +55,18 @@ pub(super) enum Target {
     },
 }
 
+impl Target {
+    /// Whether it is in this network, or in none that we steer.
+    fn is_in(&self, other: &Arc<Network>) -> bool {
+        match self {
+            Self::Original { network } => Arc::ptr_eq(network, other),
+            Self::Named { .. } => true,
+        }
+    }
+}
+
 /// TLS towards the upstream, by what we offer.
+#[derive(Clone)]
 pub(super) struct ClientTls {
     pub(super) server_name: Option<String>,
     http1: Arc<ClientConfig>,
@@ -86,13 +102,17 @@ impl ClientTls {
 impl UpstreamPolicy {
     /// `before` serves on if nothing of it changed.
     fn new(api: &Api, network: &Arc<Network>, before: Option<&Arc<Self>>) -> Result<Arc<Self>, GatewayError> {
-        static IDS: AtomicU64 = AtomicU64::new(0);
+        let tls_stamp = match &api.entry {
+            Entry::Steered(steered) => steered.upstream_tls.as_ref(),
+            Entry::Proxy { upstream, .. } => upstream.tls.as_ref(),
+        }
+        .map(tls::Stamp::of_client);
         let source = (api.entry.clone(), api.upstream_http, api.forward);
         let same = |before: &&Arc<Self>| {
             before.source == source
                 && before.connect == api.timeouts.connect
-                // Files may have changed.
-                && before.tls.is_none()
+                && before.tls_stamp == tls_stamp
+                && before.target.is_in(network)
         };
         if let Some(before) = before.filter(same) {
             return Ok(Arc::clone(before));
@@ -111,19 +131,39 @@ impl UpstreamPolicy {
             }
         };
         Ok(Arc::new(Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             target,
             tls,
             proxy_v2: api.forward == Forward::ProxyV2,
             connect: api.timeouts.connect,
+            tls_stamp,
             source,
         }))
+    }
+
+    /// The same in another network namespace.
+    fn moved_to(&self, network: &Arc<Network>) -> Arc<Self> {
+        Arc::new(Self {
+            id: next_id(),
+            target: match &self.target {
+                Target::Original { .. } => Target::Original { network: Arc::clone(network) },
+                named @ Target::Named { .. } => named.clone(),
+            },
+            tls: self.tls.clone(),
+            source: self.source.clone(),
+            ..*self
+        })
     }
 
     /// The host of the request is the name that the upstream's certificate must have.
     pub(super) fn names_by_request(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
     }
+}
+
+fn next_id() -> u64 {
+    static IDS: AtomicU64 = AtomicU64::new(0);
+    IDS.fetch_add(1, Ordering::Relaxed)
 }
 
 impl ApiPolicy {
@@ -135,6 +175,12 @@ impl ApiPolicy {
         before: Option<&Self>,
     ) -> Result<Self, GatewayError> {
         let fail = |source| GatewayError::Tls { api: api.name.to_string(), source };
+        let tls_stamp = api.tls.as_ref().map(tls::Stamp::of_server);
+        let same = before.filter(|before| before.config.tls == api.tls && before.tls_stamp == tls_stamp);
+        let tls = match same {
+            Some(same) => same.tls.clone(),
+            None => api.tls.as_ref().map(tls::server_config).transpose().map_err(fail)?,
+        };
         Ok(Self {
             protocol: protocol::Policy::new(&protocol::Rules {
                 methods: api.protocol.methods.clone(),
@@ -144,12 +190,23 @@ impl ApiPolicy {
                 encoded_slashes: api.protocol.encoded_slashes,
                 body: api.limits.body,
             }),
-            tls: api.tls.as_ref().map(tls::server_config).transpose().map_err(fail)?,
+            tls,
+            tls_stamp,
             upstream: UpstreamPolicy::new(api, network, before.map(|before| &before.upstream))?,
             config: api.clone(),
             generation,
             metrics,
         })
+    }
+
+    /// The same, for an application that is in another network namespace now. Reads no file: that they may be wrong by now is
+    /// no reason not to follow.
+    pub(super) fn moved_to(&self, network: &Arc<Network>) -> Self {
+        Self { upstream: self.upstream.moved_to(network), ..self.clone() }
+    }
+
+    pub(super) fn is_in(&self, network: &Arc<Network>) -> bool {
+        self.upstream.target.is_in(network)
     }
 
     pub(super) fn name(&self) -> Arc<str> {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -16,20 +16,16 @@ use tokio::sync::Notify;
 pub(super) struct Handle {
     /// Ends it as soon as no request is under way.
     pub(super) drain: Notify,
-    pub(super) draining: AtomicBool,
     /// Ends it at once.
     pub(super) abort: Notify,
-    pub(super) aborted: AtomicBool,
 }
 
 impl Handle {
     pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
         self.drain.notify_one();
     }
 
     pub(super) fn abort(&self) {
-        self.aborted.store(true, Ordering::Relaxed);
         self.abort.notify_one();
     }
 }

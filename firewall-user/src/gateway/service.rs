@@ -7,6 +7,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -157,7 +158,7 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
     };
     let lane = (head.version != Version::Http2).then(|| Arc::clone(&connection.lane));
     let body = RequestBody::new(body, Arc::clone(&exchange), lane, grpc, head.version == Version::Http2);
-    let sending = upstream::send(&connection.worker, &route, outgoing.map(|()| body));
+    let sending = pin!(upstream::send(&connection.worker, &route, outgoing.map(|()| body)));
     match in_time(&exchange, policy.config.timeouts.upstream, sending).await {
         Ok((answer, lease)) => {
             exchange.upstream_answered();
@@ -213,9 +214,8 @@ fn is_plain(answer: &Response<Incoming>) -> bool {
 async fn in_time<T>(
     exchange: &Exchange,
     patience: Duration,
-    sending: impl Future<Output = Result<T, Reason>>,
+    mut sending: Pin<&mut impl Future<Output = Result<T, Reason>>>,
 ) -> Result<T, Reason> {
-    let mut sending = std::pin::pin!(sending);
     let mut until = Instant::now() + patience;
     loop {
         tokio::select! {

@@ -1,9 +1,12 @@
 //! What `status` tells of the gateway, and the probes that prove it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{Gateway, network::Network};
@@ -16,9 +19,24 @@ use crate::{
     steering::Probe,
 };
 
+/// A steered port: in which network namespace, and its number.
+type Port = (Option<PathBuf>, u16);
+
 /// What the last probe of each port found, and whether anything listens behind it.
 #[derive(Default)]
-pub(super) struct Findings(Mutex<HashMap<(Option<PathBuf>, u16), Finding>>);
+pub(super) struct Findings {
+    ports: Mutex<HashMap<Port, Finding>>,
+    /// One probes at a time.
+    running: AtomicBool,
+    /// There is something new since somebody asked.
+    fresh: AtomicBool,
+}
+
+impl Findings {
+    fn ports(&self) -> MutexGuard<'_, HashMap<Port, Finding>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Clone)]
 struct Finding {
@@ -26,6 +44,8 @@ struct Finding {
     probe: String,
     /// Why requests do not go through us, or may not.
     problem: Option<String>,
+    /// Nobody listens there.
+    silent: bool,
 }
 
 /// The ports to probe. It takes seconds, so not with the agent's state held.
@@ -35,19 +55,17 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Tries every steered port by its real path. Blocks.
+    /// Tries every steered port by its real path. Blocks. Does nothing while others do.
     pub fn run(self) {
-        for (place, port, network) in self.ports {
-            let finding = examine(&network, port);
-            let mut findings = self.findings.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (place, port);
-            if let Some(problem) = &finding.problem
-                && findings.get(&key).is_none_or(|before| before.problem.as_ref() != Some(problem))
-            {
-                tracing::warn!("port {port}: {problem}");
-            }
-            findings.insert(key, finding);
+        if self.findings.running.swap(true, Ordering::Acquire) {
+            return;
         }
+        let found = self.ports.into_iter().map(|(place, port, network)| ((place, port), examine(&network, port)));
+        // Those of ports that are no longer steered go.
+        let found: HashMap<_, _> = found.collect();
+        *self.findings.ports() = found;
+        self.findings.fresh.store(true, Ordering::Relaxed);
+        self.findings.running.store(false, Ordering::Release);
     }
 }
 
@@ -71,8 +89,7 @@ fn examine(network: &Network, port: u16) -> Finding {
         Err(error) => ("not tried".to_owned(), Some(format!("the addresses cannot be listed: {error}"))),
     };
     let silent = network.listens(port).is_ok_and(|listens| !listens);
-    let problem = problem.or_else(|| silent.then(|| "nothing listens behind the port".to_owned()));
-    Finding { probe, problem }
+    Finding { probe, problem, silent }
 }
 
 impl Gateway {
@@ -88,6 +105,47 @@ impl Gateway {
             steered.ports.iter().filter_map(of_port).collect::<Vec<_>>()
         });
         Probes { findings: Arc::clone(&self.findings), ports: ports.collect() }
+    }
+
+    /// Whether probes found something that [`Gateway::troubles`] was not asked for yet.
+    pub fn has_news(&self) -> bool {
+        self.findings.fresh.swap(false, Ordering::Relaxed)
+    }
+
+    /// What an operator should know of each API that has trouble.
+    pub fn troubles(&self) -> BTreeMap<Arc<str>, String> {
+        let of = |api: &Api| {
+            let Entry::Steered(steered) = &api.entry else { return None };
+            let trouble = match self.steering(steered).1 {
+                Some(problem) => format!("API `{}` is not protected: {problem}", api.name),
+                None => format!("API `{}`: {}", api.name, silence(&self.silent(steered))?),
+            };
+            Some((Arc::clone(&api.name), trouble))
+        };
+        self.apis.values().filter_map(|(api, _)| of(api)).collect()
+    }
+
+    /// Ports behind which nothing listened at the last look.
+    fn silent(&self, steered: &Steered) -> Vec<u16> {
+        let findings = self.findings.ports();
+        let is_silent = |port: &&u16| findings.get(&(steered.netns.clone(), **port)).is_some_and(|found| found.silent);
+        steered.ports.iter().filter(is_silent).copied().collect()
+    }
+
+    /// Every API, and how connections come to it, in one line each.
+    pub fn entries(&self) -> Vec<String> {
+        let line = |api: &Api| {
+            let tls = if api.tls.is_some() { ", with TLS" } else { "" };
+            let monitor = if api.mode == Mode::Monitor { ", refusing nothing (monitor)" } else { "" };
+            let how = match &api.entry {
+                Entry::Steered(steered) if !self.networks.contains_key(&steered.netns) => "NOT steering",
+                Entry::Steered(_) => "steering",
+                Entry::Proxy { .. } => "listening at",
+            };
+            let entry = entry(&api.entry).replacen(" steered", "", 1);
+            format!("API `{}`: {how} {entry}{tls}{monitor}", api.name)
+        };
+        self.apis.values().map(|(api, _)| line(api)).collect()
     }
 
     pub fn status(&self) -> Vec<ApiStatus> {
@@ -121,7 +179,10 @@ impl Gateway {
     fn steering(&self, steered: &Steered) -> (Steering, Option<String>) {
         let mut told = Steering::default();
         let Some((network, _)) = self.networks.get(&steered.netns) else {
-            return (told, Some("its network namespace is not steered".to_owned()));
+            told.probe = "not steered".to_owned();
+            let absent = steered.netns.as_ref().and_then(|path| self.absent.get(path));
+            let problem = absent.map_or("its network namespace is not steered", |absent| &absent.problem);
+            return (told, Some(problem.to_owned()));
         };
         let mut problem = match network.in_force() {
             Ok(true) => None,
@@ -139,7 +200,7 @@ impl Gateway {
             }
             Err(error) => problem = problem.or_else(|| Some(error.to_string())),
         }
-        let findings = self.findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let findings = self.findings.ports();
         let found = steered.ports.iter().map(|port| findings.get(&(steered.netns.clone(), *port)).cloned());
         let found: Vec<Option<Finding>> = found.collect();
         let worst = found.iter().flatten().find(|finding| finding.problem.is_some());
@@ -150,6 +211,12 @@ impl Gateway {
         problem = problem.or_else(|| worst.and_then(|finding| finding.problem.clone()));
         (told, problem)
     }
+}
+
+/// `None` if something listens behind each port.
+pub fn silence(ports: &[u16]) -> Option<String> {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    (!ports.is_empty()).then(|| format!("nothing listens behind port {}", ports.join(", ")))
 }
 
 /// How connections arrive, and where requests go, to read.

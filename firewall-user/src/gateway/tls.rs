@@ -7,6 +7,7 @@
 mod error;
 mod files;
 mod names;
+mod stamp;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use rustls::{
 use crate::config::api::{ClientCertificates, Tls, TlsVersion, UpstreamTls};
 pub use error::{FileFault, TlsError};
 use names::ByName;
+pub use stamp::Stamp;
 
 /// Sessions of clients without tickets that can be taken up again.
 const SESSIONS: usize = 4096;

@@ -163,7 +163,9 @@ pub(super) async fn send(
             Some(connection) => connection,
             None => {
                 let within = route.upstream.connect;
-                timeout(within, connect(worker, route, &key)).await.map_err(|_| Reason::UpstreamTimeout)??
+                // Boxed: it is large, and most requests find a connection.
+                let connecting = Box::pin(connect(worker, route, &key));
+                timeout(within, connecting).await.map_err(|_| Reason::UpstreamTimeout)??
             }
         };
         match connection {

@@ -65,8 +65,8 @@ impl ApiSlot {
         self.policy.load_full()
     }
 
-    pub(super) fn set(&self, policy: Option<ApiPolicy>) {
-        self.policy.store(policy.map(Arc::new));
+    pub(super) fn set(&self, policy: Option<Arc<ApiPolicy>>) {
+        self.policy.store(policy);
     }
 }
 
@@ -91,6 +91,10 @@ impl Entrance {
     /// No further connection is accepted.
     pub(super) fn close(&self) {
         self.closed.send_replace(true);
+    }
+
+    pub(super) fn listener(&self) -> &std::net::TcpListener {
+        &self.listener
     }
 
     /// Connections from now on lead there.

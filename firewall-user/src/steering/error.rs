@@ -47,6 +47,13 @@ pub enum SteerError {
     Listener(io::Error),
 }
 
+impl SteerError {
+    /// There is nothing at the path of the namespace.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Netns { path: Some(_), source } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl std::fmt::Display for SteerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -34,7 +34,10 @@ use aya::maps::MapData;
 use firewall_common::steer::{MAX_PORTS, SteerCounts, flag};
 
 use self::{control::Control, pins::Maps};
-pub use self::{error::SteerError, netns::Netns, pins::memory, pins::remove_all, probe::Probe, socket::Exemption};
+pub use self::{
+    error::SteerError, netns::Netns, pins::memory, pins::remove_all, pins::remove_others, probe::Probe,
+    socket::Exemption,
+};
 use crate::dmz::syscall;
 
 /// What is said of a port.
@@ -155,13 +158,25 @@ impl Steering {
         Ok(cookie != 0 && self.listener_in_force()? == cookie && self.control.is_alive())
     }
 
+    /// Whether connections would be handed to nobody at the moment.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn is_vacant(&self) -> Result<bool, SteerError> {
+        Ok(self.listener_in_force()? == 0)
+    }
+
     /// Gives up the listener's place, unless another agent has taken it: from now on the ports' flags say what happens, and
     /// what was handed over already can still be accepted.
     ///
     /// # Errors
     /// The kernel does not let go. To close the listener has the same effect.
     pub fn withdraw(&self) -> Result<(), SteerError> {
-        let _lock = self.lock()?;
+        let _lock = match self.lock() {
+            // Another agent has ended steering here.
+            Err(SteerError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            lock => lock?,
+        };
         let cookie = self.cookie.swap(0, Ordering::SeqCst);
         if cookie == 0 || self.listener_in_force()? != cookie {
             return Ok(());
@@ -218,7 +233,7 @@ impl Steering {
     ///
     /// # Errors
     /// A pin could not be removed.
-    pub fn detach(self) -> Result<(), SteerError> {
+    pub fn detach(&self) -> Result<(), SteerError> {
         pins::remove_one(&self.directory).map_err(|source| SteerError::Pin { path: self.directory.clone(), source })
     }
 

@@ -12,6 +12,11 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+/// The inode of what is at `path`; `None` if nothing is.
+pub fn inode_at(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|about| about.ino())
+}
+
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// A network namespace. It is kept from going while this is open.
@@ -44,7 +49,7 @@ impl Netns {
 
     /// Whether `path` leads to this one still: a container that was started anew has another.
     pub fn is_at(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|about| about.ino() == u64::from(self.inode))
+        inode_at(path) == Some(u64::from(self.inode))
     }
 
     /// Whether `socket` was made in it.

@@ -71,7 +71,7 @@ pub(super) struct Maps {
 /// directory with them. A link that is there changes its program, and lets no connection go by meanwhile.
 pub(super) fn open(pins: &Path, netns: &Netns) -> Result<(PathBuf, Maps), SteerError> {
     sweep(pins);
-    let directory = pins.join(format!("{PREFIX}{}", netns.inode()));
+    let directory = directory(pins, netns.inode());
     fs::create_dir_all(&directory).map_err(|source| SteerError::Pin { path: directory.clone(), source })?;
     check(&directory)?;
 
@@ -170,6 +170,20 @@ pub fn remove_all(pins: &Path) -> io::Result<usize> {
         remove_one(directory)?;
     }
     Ok(directories.len())
+}
+
+/// Ends steering in every namespace whose pins are in `pins` but these, told by their inodes.
+pub fn remove_others(pins: &Path, keep: &[u32]) -> io::Result<()> {
+    let kept: Vec<PathBuf> = keep.iter().map(|inode| directory(pins, *inode)).collect();
+    directories(pins)
+        .iter()
+        .filter(|directory| !kept.contains(directory))
+        .try_for_each(|directory| remove_one(directory))
+}
+
+/// Where the pins of a namespace are.
+fn directory(pins: &Path, inode: u32) -> PathBuf {
+    pins.join(format!("{PREFIX}{inode}"))
 }
 
 /// Removes what is left of namespaces that are gone.

@@ -83,6 +83,40 @@ impl Agent {
     /// Starts the process with `more` options, and waits until every interface that exists has the program.
     pub fn launch(&mut self, more: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "it runs already");
+        self.spawn(more)?;
+        self.wait_until("attached", |status| {
+            !status.interfaces.is_empty()
+                && status.interfaces.iter().all(|interface| interface.attached || interface.mode == "absent")
+        })
+    }
+
+    /// Has another process take over from the one that runs, and waits until that has ended; how it did.
+    pub fn replace(&mut self) -> Result<ExitStatus> {
+        let mut old = self.child.take().context("no agent runs")?;
+        let listeners = std::mem::take(&mut self.listeners);
+        self.spawn(&["--replace"])?;
+        let pid = self.pid();
+        self.listeners.extend(listeners);
+        if let Err(error) = self.wait_until("in charge", |status| Some(status.pid) == pid) {
+            old.kill()?;
+            old.wait()?;
+            return Err(error);
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = old.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                old.kill()?;
+                old.wait()?;
+                bail!("the agent before does not end; it was killed. They said:\n{}", self.stderr());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn spawn(&mut self, more: &[&str]) -> Result<()> {
         let mut child = self
             .command(&["run", "--config"])?
             .arg(self.config())
@@ -97,10 +131,7 @@ impl Agent {
             self.log.listen(child.stderr.take().expect("piped"), Log::take_error),
         ];
         self.child = Some(child);
-        self.wait_until("attached", |status| {
-            !status.interfaces.is_empty()
-                && status.interfaces.iter().all(|interface| interface.attached || interface.mode == "absent")
-        })
+        Ok(())
     }
 
     pub fn config(&self) -> PathBuf {

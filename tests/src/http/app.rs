@@ -32,7 +32,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
-    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE},
+    header::{CONTENT_RANGE, CONTENT_TYPE, FORWARDED, HeaderName, HeaderValue, RANGE},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -60,6 +60,7 @@ pub struct App {
 struct State {
     connections: AtomicU64,
     requests: AtomicU64,
+    bare: AtomicU64,
     poked: Notify,
 }
 
@@ -101,6 +102,11 @@ impl App {
         self.state.connections.load(Ordering::Relaxed)
     }
 
+    /// Requests so far that came by no gateway: without `Forwarded`.
+    pub fn bare(&self) -> u64 {
+        self.state.bare.load(Ordering::Relaxed)
+    }
+
     /// Requests begun so far.
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::Relaxed)
@@ -134,6 +140,9 @@ async fn serve(stream: TcpStream, peer: SocketAddr, state: Arc<State>) {
 
 async fn answer(request: Request<Incoming>, peer: SocketAddr, state: &State) -> io::Result<Response<Stream>> {
     state.requests.fetch_add(1, Ordering::Relaxed);
+    if !request.headers().contains_key(FORWARDED) {
+        state.bare.fetch_add(1, Ordering::Relaxed);
+    }
     let path = request.uri().path().to_owned();
     let words: Vec<&str> = path.split('/').skip(1).collect();
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();

@@ -12,7 +12,7 @@ use tests::{
     traffic::load_lock,
 };
 
-use super::support::{Gateway, NO_BANS, host, wait_until};
+use super::support::{API, Gateway, NO_BANS, host, wait_until};
 
 /// A heartbeat older than 2 s stands for an agent that hangs.
 const HUNG: Duration = Duration::from_secs(3);
@@ -114,11 +114,83 @@ fn a_stop_in_order_hands_over_to_the_application() {
     assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
 }
 
+/// The application answers the client itself.
+#[track_caller]
+fn assert_direct(gateway: &Gateway) {
+    assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+    assert!(!gateway.is_steered(), "something is steered still");
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_a_stop() {
+    let mut gateway = start("closed");
+    let mut idle: Vec<Client> = (0..20).map(|n| gateway.client(n)).collect();
+    for client in idle.iter_mut().take(10) {
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
+    let told = Instant::now();
+    assert!(gateway.agent.terminate().unwrap().success());
+    assert!(told.elapsed() < Duration::from_millis(1500), "it took {:?}", told.elapsed());
+    assert!(idle.iter_mut().all(|client| client.is_closed(Duration::from_secs(1))));
+}
+
 #[test]
 fn detached_a_closed_api_is_open() {
-    let mut gateway = start("closed");
-    gateway.agent.terminate().unwrap();
-    assert!(refused(&gateway));
+    // After a stop, after a kill, and while the agent runs, be it with a request under way.
+    for death in ["stop", "kill", "none"] {
+        let mut gateway = start("closed");
+        let mut busy = gateway.client(0);
+        match death {
+            "stop" => assert!(gateway.agent.terminate().unwrap().success()),
+            "kill" => gateway.agent.kill9().unwrap(),
+            _ => {
+                busy.send(b"GET /slow/300 HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+                wait_until("busy", || gateway.app.requests() == 1);
+            }
+        }
+        assert_eq!(refused(&gateway), death != "none", "{death}");
+        gateway.agent.detach().unwrap();
+        assert_direct(&gateway);
+        if death == "none" {
+            assert_eq!(busy.response(false).unwrap().unwrap().text(), "slow");
+            assert!(gateway.agent.status().is_err());
+        }
+    }
+}
+
+#[test]
+fn detach_does_not_wait_for_connections_that_do_not_end() {
+    let gateway = Gateway::start("on_agent_exit = \"closed\"\n[gateway]\ndrain = \"1h\"\n");
+    let mut poll = gateway.client(0);
+    poll.send(b"GET /poll HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    wait_until("waiting", || gateway.app.requests() == 1);
     gateway.agent.detach().unwrap();
-    assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
+    assert_direct(&gateway);
+}
+
+#[test]
+fn unconfirmed_nothing_stays_closed_or_steered() {
+    let config = format!("{API}on_agent_exit = \"closed\"\n{NO_BANS}");
+    for death in ["kill", "stop", "time"] {
+        let mut gateway = Gateway::start_unconfirmed(&config, if death == "time" { "2s" } else { "60s" });
+        assert!(!gateway.seen(3, "").values("forwarded").is_empty(), "unconfirmed, it is in force");
+        match death {
+            "kill" => gateway.agent.kill9().unwrap(),
+            "stop" => assert!(gateway.agent.terminate().unwrap().success()),
+            _ => drop(wait_until("taken back", || gateway.agent.status().is_err())),
+        }
+        assert!(gateway.seen(3, "").values("forwarded").is_empty(), "{death}");
+        if death != "kill" {
+            assert!(!gateway.is_steered(), "{death}");
+        }
+    }
+    // Confirmed, it is as it was asked for.
+    let mut gateway = Gateway::start_unconfirmed(&config, "60s");
+    gateway.agent.run(&["confirm"]).unwrap();
+    gateway.agent.kill9().unwrap();
+    assert!(refused(&gateway));
+    // A new policy that nobody confirms opens it, for the time being and after it.
+    gateway.agent.launch(&["--confirm", "60s"]).unwrap();
+    gateway.agent.kill9().unwrap();
+    assert!(gateway.seen(3, "").values("forwarded").is_empty());
 }

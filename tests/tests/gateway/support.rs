@@ -56,6 +56,20 @@ impl Gateway {
         Self { agent, app, world }
     }
 
+    /// As [`Gateway::start_config`], to be confirmed within this time.
+    pub(crate) fn start_unconfirmed(config: &str, within: &str) -> Self {
+        let world = World::new().unwrap();
+        let app = App::start(&world.host, at("::", PORT)).unwrap();
+        let mut agent = Agent::prepare(&world, config, &[]).unwrap();
+        agent.launch(&["--confirm", within]).unwrap();
+        Self { agent, app, world }
+    }
+
+    /// Whether the kernel steers anything for this agent.
+    pub(crate) fn is_steered(&self) -> bool {
+        steered(&self.agent) > 0
+    }
+
     /// A connection from the client's `n`th address.
     pub(crate) fn client(&self, n: u8) -> Client {
         Client::open_from(&self.world.client, client_v4(n), host()).unwrap()
@@ -111,6 +125,12 @@ impl Gateway {
     pub(crate) fn resident(&self) -> u64 {
         resident(self.agent.pid().unwrap())
     }
+}
+
+/// Network namespaces in which the kernel steers for this agent, alive or not.
+pub(crate) fn steered(agent: &Agent) -> usize {
+    let Ok(pins) = std::fs::read_dir(format!("/sys/fs/bpf/{}", agent.instance)) else { return 0 };
+    pins.filter(|pin| pin.as_ref().unwrap().file_name().to_string_lossy().starts_with("steer-")).count()
 }
 
 pub(crate) fn resident(pid: u32) -> u64 {

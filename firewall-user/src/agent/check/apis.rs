@@ -1,13 +1,14 @@
 //! What `portcullis check` says of APIs.
 
-use std::{fmt::Display, time::SystemTime};
+use std::{fmt::Display, io, net::IpAddr, path::Path, time::SystemTime};
 
 use crate::{
     config::{
         Config, Mode, Services,
         api::{Api, Entry, Forward},
     },
-    gateway::tls,
+    gateway::{silence, tls},
+    steering::{Netns, existing},
 };
 
 /// What becomes of an API, in one line.
@@ -44,6 +45,48 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.extend(said.map(|warning| format!("API `{}`: {warning}", api.name)));
     }
     warnings
+}
+
+/// Ports behind which nothing listens now, and network namespaces that are not there now.
+pub(super) fn silent(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for api in &config.apis {
+        let Entry::Steered(steered) = &api.entry else { continue };
+        let said = match Netns::open(steered.netns.as_deref()) {
+            Ok(netns) => unheard(&netns, &steered.ports),
+            Err(error) => {
+                let path = steered.netns.as_deref().unwrap_or(Path::new("")).display();
+                let until = match error.kind() {
+                    io::ErrorKind::NotFound => "the API is not protected until it is there",
+                    _ => "`run` refuses it",
+                };
+                vec![format!("network namespace {path}: {error}: {until}")]
+            }
+        };
+        warnings.extend(said.into_iter().map(|warning| format!("API `{}`: {warning}", api.name)));
+    }
+    warnings
+}
+
+fn unheard(netns: &Netns, ports: &[u16]) -> Vec<String> {
+    let mut silent = Vec::new();
+    let mut inside = Vec::new();
+    for port in ports {
+        match existing::listening(netns, *port) {
+            Ok(found) if found.is_empty() => silent.push(*port),
+            Ok(found) if found.iter().all(IpAddr::is_loopback) => inside.push(*port),
+            Ok(_) => {}
+            // Without the right to look there.
+            Err(error) => return vec![format!("cannot tell whether anything listens behind port {port}: {error}")],
+        }
+    }
+    let inside = (!inside.is_empty()).then(|| {
+        let ports = joined(&inside);
+        format!(
+            "behind port {ports} something listens on a loopback address only, where no request from outside can go"
+        )
+    });
+    silence(&silent).map(|silence| format!("{silence} now")).into_iter().chain(inside).collect()
 }
 
 /// Ports that the DMZ layer keeps from the outside. Those of other network namespaces may have other numbers there.
@@ -138,6 +181,34 @@ mod tests {
         {
             assert_eq!(dmz(good), [""; 0], "{good}");
         }
+    }
+
+    #[test]
+    fn ports_behind_which_nothing_listens() {
+        let open = |address: &str| std::net::TcpListener::bind(address).unwrap();
+        let (everywhere, inside) = (open("0.0.0.0:0"), open("127.0.0.1:0"));
+        let [everywhere_port, inside_port] = [&everywhere, &inside].map(|it| it.local_addr().unwrap().port());
+        let silent_port = {
+            let gone = open("0.0.0.0:0");
+            gone.local_addr().unwrap().port()
+        };
+        let text = format!(
+            "api = [\n{{ name = \"a\", port = [{everywhere_port}, {inside_port}, {silent_port}] }},\n{{ name = \"b\", port = \
+             {everywhere_port}, netns = \"nowhere\" }},\n{{ name = \"c\", port = {everywhere_port}, netns = \
+             \"/dev/null\" }},\n]"
+        );
+        let expected = [
+            format!("API `a`: nothing listens behind port {silent_port} now"),
+            format!(
+                "API `a`: behind port {inside_port} something listens on a loopback address only, where no request from \
+                 outside can go"
+            ),
+            "API `b`: network namespace /run/netns/nowhere: No such file or directory (os error 2): the API is not \
+             protected until it is there"
+                .to_owned(),
+            "API `c`: network namespace /dev/null: it is not a network namespace: `run` refuses it".to_owned(),
+        ];
+        assert_eq!(silent(&config(&text)), expected);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn limits(table: Table<'_>) -> Limits {
         body: size::bytes(&table, "body", 0..=1_000_000_000_000).map_or(10_000_000, |(size, _)| size),
         trailers: size("trailers", 0..=1 << 20, 4000),
         streams: table.integer("streams", 1..=1000, 100),
-        connections_per_client: table.integer("connections_per_client", 1..=1_000_000, 256),
+        connections_per_client: table.integer("connections_per_client", 1..=1_000_000, 1000),
     };
     table.finish();
     limits

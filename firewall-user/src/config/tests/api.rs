@@ -352,7 +352,7 @@ ban = "2d"
             body: 10_000_000,
             trailers: 4000,
             streams: 100,
-            connections_per_client: 256,
+            connections_per_client: 1000,
         },
         timeouts: Timeouts {
             head: seconds(10),

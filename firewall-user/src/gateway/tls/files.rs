@@ -100,6 +100,6 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     config::read(file, MAX_FILE).map_err(|cause| FileFault::Read(cause).of(file))
 }
