@@ -246,17 +246,20 @@ async fn enter(
 /// The first bytes of a client, or why they do not tell which HTTP it speaks. `None`: it sent nothing.
 async fn first_bytes(stream: &mut TcpStream, timeouts: &Timeouts, handle: &Handle) -> Option<Result<Bytes, Reason>> {
     {
-        // Until something comes, the connection has no buffer.
-        let mut waiting = pin!(timeout(timeouts.idle, stream.readable()));
-        tokio::select! {
-            ready = waiting.as_mut() => ready.ok()?.ok()?,
+        // Until something comes, the connection has no buffer. That it is `readable` tokio may say too soon.
+        let mut first = [0];
+        let mut waiting = pin!(timeout(timeouts.idle, stream.peek(&mut first)));
+        let came = tokio::select! {
+            came = waiting.as_mut() => came,
             // The agent is going: only a moment more.
             () = handle.drain.notified() => {
-                timeout(LAST_REQUEST, waiting).await.ok()?.ok()?.ok()?;
+                let came = timeout(LAST_REQUEST, waiting).await.ok()?;
                 // What comes next must be told, too.
                 handle.drain();
+                came
             }
-        }
+        };
+        came.ok()?.ok()?;
     }
     match timeout(timeouts.head, sniff(stream)).await {
         Ok(ahead) => ahead.ok().map(Ok),

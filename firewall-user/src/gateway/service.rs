@@ -81,9 +81,12 @@ fn agrees(head: &Head, request: &Request<Incoming>) -> bool {
 pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
     let Some(policy) = connection.slot.policy() else { return Err(Closed) };
     let uri = request.uri();
+    // Which h2 saw to, but does not tell where there is Host in place of `:authority`.
+    let scheme = if connection.peer.tls.is_some() { "https" } else { "http" };
+    let untold = uri.authority().is_none().then_some(scheme);
     let asked = head::Http2 {
         method: request.method().as_str().as_bytes(),
-        scheme: uri.scheme_str().map(str::as_bytes),
+        scheme: uri.scheme_str().or(untold).map(str::as_bytes),
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
         path: uri.path_and_query().map_or(&[], |path| path.as_str().as_bytes()),
         end_of_stream: request.body().is_end_stream(),
@@ -166,8 +169,9 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
                 return refuse(&connection, &exchange, Some(&head), Reason::UpstreamProtocol);
             }
             connection.lane.decide_upgrade(false);
-            let whole = head.method() == b"HEAD";
-            Ok(pass(exchange, answer, lease, grpc, whole))
+            let bodiless = head.method() == b"HEAD"
+                || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            Ok(pass(exchange, answer, lease, bodiless, grpc))
         }
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
@@ -265,29 +269,29 @@ fn outgoing(
     Ok(request)
 }
 
-/// The upstream's answer, on its way to the client. With `whole`, its head is all of it, whatever the upstream sends behind.
+/// The upstream's answer, on its way to the client.
 fn pass(
     exchange: Arc<Exchange>,
     answer: Response<Incoming>,
     lease: Lease,
+    bodiless: bool,
     grpc: bool,
-    whole: bool,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = answer.into_parts();
     clean(&mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions.clear();
     exchange.answered(parts.status.as_u16());
-    if whole {
-        if body.is_end_stream() && exchange.received.load(Ordering::Relaxed) {
-            lease.give_back();
-        }
-        return Response::from_parts(parts, ResponseBody::own(Bytes::new(), exchange));
-    }
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
     });
-    Response::from_parts(parts, ResponseBody::upstream(body, exchange, lease, grpc || events))
+    let body = if bodiless && !body.is_end_stream() {
+        // Over HTTP/2, some servers send a body even so.
+        ResponseBody::own(Bytes::new(), exchange)
+    } else {
+        ResponseBody::upstream(body, exchange, lease, grpc || events)
+    };
+    Response::from_parts(parts, body)
 }
 
 /// Removes what concerns the connection to the upstream only.

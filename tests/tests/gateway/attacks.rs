@@ -94,7 +94,9 @@ fn unused_connections_weigh_nothing() {
     assert_eq!(used.get("/").unwrap().status, 200);
     idle.push(used);
     assert!(idle.iter_mut().all(|client| client.is_closed(Duration::from_secs(5))));
-    assert!(gateway.answers(0) && gateway.agent.bans().unwrap().is_empty());
+    let bans = gateway.agent.bans().unwrap();
+    assert!(bans.is_empty(), "{bans:?} after {:?}", gateway.agent.events());
+    assert!(gateway.answers(0));
     let mut slow = gateway.client(0);
     slow.send(b"G").unwrap();
     wait_until("banned", || !gateway.agent.bans().unwrap().is_empty());
@@ -214,6 +216,21 @@ fn trailers_are_held_to_what_headers_are() {
         let seen: tests::http::app::Seen = serde_json::from_slice(&answer).unwrap();
         assert_eq!((seen.version.as_str(), seen.body), ("HTTP/2.0", 3));
         assert_eq!(seen.trailers, [("x-sum".to_owned(), "1".to_owned())]);
+    });
+}
+
+#[test]
+fn an_answer_may_overtake_its_request_over_http_2() {
+    let gateway = Gateway::start(NO_BANS);
+    within(&gateway.world.client, async {
+        for round in 0..100 {
+            let mut connection = http2::Connection::open(host()).await.unwrap();
+            let request = Request::post("http://api.test/early").body(Stream::full("x")).unwrap();
+            let answer = connection.send(request).await.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+            assert_eq!(answer.status(), 200);
+            let body = answer.into_body().collect().await.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+            assert_eq!(body.to_bytes(), "early", "round {round}");
+        }
     });
 }
 
