@@ -60,6 +60,8 @@ use crate::{
 const BEAT: Duration = Duration::from_millis(250);
 /// Round trips take less, nearly always: within this a handshake ends that had begun.
 const HANDSHAKE: Duration = Duration::from_secs(1);
+/// A connection that had no request by then is idle.
+const YOUNG: Duration = Duration::from_millis(300);
 /// A worker that said nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -310,7 +312,7 @@ impl Gateway {
         let result = self.open_networks(places, routes);
         for (name, (_, slot)) in before {
             slot.set(None);
-            self.shared.registry.drain(Some(&name));
+            self.shared.registry.drain(&name);
         }
         self.metrics.retain(|name| self.apis.contains_key(name));
         result
@@ -395,7 +397,7 @@ impl Gateway {
             // Connections of these lead to applications that are no more.
             for (api, _) in self.apis.values() {
                 if matches!(&api.entry, Entry::Steered(steered) if steered.netns == place) {
-                    self.shared.registry.drain(Some(&api.name));
+                    self.shared.registry.drain(&api.name);
                 }
             }
         }
@@ -508,7 +510,7 @@ impl Drainage {
         let at_least = if self.handshakes { HANDSHAKE.min(self.within) } else { Duration::ZERO };
         while began.elapsed() < self.within && (began.elapsed() < at_least || self.shared.registry.total() > 0) {
             // Again and again: a connection that was on its way is accepted and answered all the same.
-            self.shared.registry.drain(None);
+            self.shared.registry.drain_older(YOUNG);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.registry.total()

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -39,6 +40,7 @@ pub(super) struct Registry {
 
 struct Open {
     api: Arc<str>,
+    since: Instant,
     handle: Arc<Handle>,
 }
 
@@ -78,7 +80,7 @@ impl Registry {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Client);
         }
-        open.push(Open { api: Arc::clone(api), handle: Arc::clone(&handle) });
+        open.push(Open { api: Arc::clone(api), since: Instant::now(), handle: Arc::clone(&handle) });
         Ok(Ticket { registry: Arc::clone(self), client, handle })
     }
 
@@ -90,11 +92,19 @@ impl Registry {
         open.len()
     }
 
-    /// Ends connections as soon as they have no request under way: those of one API, or all.
-    pub(super) fn drain(&self, api: Option<&str>) {
+    /// Ends connections of an API as soon as they have no request under way.
+    pub(super) fn drain(&self, api: &str) {
+        self.drain_those(|open| *open.api == *api);
+    }
+
+    /// The same for all connections at least this old. On a younger one the first request may be on its way.
+    pub(super) fn drain_older(&self, than: Duration) {
+        self.drain_those(|open| open.since.elapsed() >= than);
+    }
+
+    fn drain_those(&self, which: impl Fn(&Open) -> bool) {
         let clients = self.clients();
-        let open = clients.values().flatten().filter(|open| api.is_none_or(|api| *open.api == *api));
-        open.for_each(|open| open.handle.drain());
+        clients.values().flatten().filter(|open| which(open)).for_each(|open| open.handle.drain());
     }
 }
 
