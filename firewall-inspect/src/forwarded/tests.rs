@@ -83,6 +83,10 @@ fn the_scheme_is_that_of_the_client() {
         ("X-Forwarded-For: 192.0.2.1\r\n", None),
         ("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", Some(true)),
         ("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https, http\r\n", Some(false)),
+        (
+            "Forwarded: for=192.0.2.1;proto=https\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n",
+            Some(true),
+        ),
         ("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: gopher\r\n", None),
         ("Forwarded: for=192.0.2.1;proto=HTTPS, for=10.0.0.2;proto=http\r\n", Some(true)),
         ("Forwarded: proto=https;for=1.1.1.1, for=192.0.2.1\r\n", None),
@@ -90,6 +94,9 @@ fn the_scheme_is_that_of_the_client() {
     for (fields, expected) in rows {
         assert_eq!(named(PEER, fields).map(|client| client.https), Ok(*expected), "{fields}");
     }
+    let contradiction =
+        "Forwarded: for=192.0.2.1;proto=https\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n";
+    assert_eq!(named(PEER, contradiction), Err(Reason::ForwardedMissing));
     assert_eq!(named("192.0.2.9", "X-Forwarded-Proto: https\r\n").unwrap().https, None);
 }
 
