@@ -368,6 +368,10 @@ impl Gateway {
                 }
                 None => None,
             };
+            // First where ports lead, then what comes by them: the kernel may know them from an agent before us.
+            let slots = routes.remove(&place).unwrap_or_default();
+            let entries = steered.iter().map(|(name, entry)| (*entry, self.metrics.api(name)));
+            let from_before = network.lead(slots, entries);
             let entrance = match (same, network.take_listener()) {
                 (Some(entrance), _) => entrance,
                 (None, Some(listener)) => {
@@ -382,9 +386,7 @@ impl Gateway {
                 // A network is opened with its listener.
                 (None, None) => continue,
             };
-            let slots = routes.remove(&place).unwrap_or_default();
-            let entries = steered.iter().map(|(name, entry)| (*entry, self.metrics.api(name)));
-            if let Err(source) = network.route(slots, entries, self.confirmed) {
+            if let Err(source) = network.take(self.confirmed, from_before) {
                 result = Err(fail(source));
             }
             self.networks.insert(place, (network, entrance));

@@ -21,6 +21,9 @@ use crate::{
 
 /// Connections that may wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// What began while no agent was there may end by itself within this: a restart cuts off no request that is short. Who
+/// keeps a connection to go by the gateway gets no more than this.
+const GRACE: Duration = Duration::from_millis(500);
 /// Handshakes that had begun with the application end within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -30,6 +33,9 @@ pub(super) struct Network {
     listener: Mutex<Option<TcpListener>>,
     ports: ArcSwap<Ports>,
 }
+
+/// New ports whose connections from before are to be reset, by API.
+pub(super) struct Uninspected(Vec<(Vec<(u16, Flags)>, Arc<ApiMetrics>)>);
 
 #[derive(Default)]
 struct Ports {
@@ -68,14 +74,12 @@ impl Network {
         self.steering.as_ref().map_or(Ok(()), |steering| steering.set_listener(listener))
     }
 
-    /// Takes these ports over, and no others. Connections from before that nobody inspects are reset, where an API says so.
-    pub(super) fn route<'s>(
+    /// Says where the ports lead that are to be taken over. Call it before anything can come by them, [`Self::take`] then.
+    pub(super) fn lead<'s>(
         &self,
         slots: HashMap<u16, Arc<ApiSlot>>,
         entries: impl Iterator<Item = (&'s Steered, Arc<ApiMetrics>)>,
-        confirmed: bool,
-    ) -> Result<(), SteerError> {
-        let Some(steering) = &self.steering else { return Ok(()) };
+    ) -> Uninspected {
         let before = self.ports.load_full();
         let mut flags = HashMap::new();
         let mut reset = Vec::new();
@@ -88,13 +92,16 @@ impl Network {
                 reset.push((new, metrics));
             }
         }
-        let ports = Ports { slots, flags };
-        let told = ports.flags(confirmed);
-        // First what leads somewhere, then the ports that lead there.
-        self.ports.store(Arc::new(ports));
-        steering.set_ports(&told)?;
-        if !reset.is_empty() {
-            reset_existing(Arc::clone(steering), reset);
+        self.ports.store(Arc::new(Ports { slots, flags }));
+        Uninspected(reset)
+    }
+
+    /// Takes the ports over that were named last, and no others. Connections from before that nobody inspects are reset.
+    pub(super) fn take(&self, confirmed: bool, from_before: Uninspected) -> Result<(), SteerError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        steering.set_ports(&self.ports.load().flags(confirmed))?;
+        if !from_before.0.is_empty() {
+            reset_existing(Arc::clone(steering), from_before.0);
         }
         Ok(())
     }
@@ -193,7 +200,12 @@ type Counted = (Vec<(u16, Flags)>, Arc<ApiMetrics>);
 /// Resets connections older than the gateway, and again those whose handshake was under way.
 fn reset_existing(steering: Arc<Steering>, apis: Vec<Counted>) {
     let reset = move || {
+        std::thread::sleep(GRACE);
         for last in [false, true] {
+            // Once we have withdrawn, what applications have is theirs.
+            if !steering.in_force().unwrap_or(false) {
+                return;
+            }
             let mut handshakes = 0;
             for (ports, metrics) in &apis {
                 match existing::reset(steering.netns(), ports) {

@@ -54,6 +54,8 @@ fn three_restarts_fail_no_new_connection() {
         gateway.agent.restart().unwrap();
     }
     assert!(load.wait_for(200, Duration::from_secs(10)));
+    // In between the application answered for itself.
+    assert!(gateway.app.bare() > 0);
     let (answered, failures) = load.stop();
     assert!(failures.is_empty(), "{} of {answered}: {failures:?}", failures.len());
 }
