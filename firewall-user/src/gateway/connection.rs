@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::AsyncReadExt as _,
     net::TcpStream,
-    time::{interval, timeout},
+    time::{Instant, interval, interval_at, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -41,6 +41,8 @@ use crate::{
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that hyper buffers of an HTTP/1 connection, each way, at most.
 const BUFFER: usize = 64 << 10;
+/// How often we look whether an HTTP/1 connection rests.
+const REST: Duration = Duration::from_secs(1);
 /// Windows of HTTP/2: what a client may send ahead of us, in each stream and in all.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -281,8 +283,26 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Bytes> {
     }
 }
 
+/// Between requests there is no hyper, which would hold 20 KB: it comes with a request, and goes when the client rests.
 async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: ClientStream, handle: &Handle) {
-    let gate = Gate::new(io, policy.gate_limits(), Arc::clone(&connection.lane));
+    let mut gate = Gate::new(io, policy.gate_limits(), Arc::clone(&connection.lane));
+    loop {
+        tokio::select! {
+            next = gate.next() => if next.is_err() { return },
+            () = handle.drain.notified() => {
+                connection.lane.close();
+                continue;
+            }
+        }
+        match Box::pin(serve_requests(connection, gate, handle)).await {
+            Some(rested) => gate = rested,
+            None => return,
+        }
+    }
+}
+
+/// Serves requests until the connection ends, or rests: then, its gate.
+async fn serve_requests(connection: &Arc<Connection>, gate: Gate, handle: &Handle) -> Option<Gate> {
     let serving = Arc::clone(connection);
     let service = service_fn(move |request| service::http1(Arc::clone(&serving), request));
     let mut http = conn::http1::Builder::new()
@@ -292,14 +312,18 @@ async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
         .max_buf_size(BUFFER)
         .serve_connection(gate, service)
         .with_upgrades();
-    {
-        loop {
-            tokio::select! {
-                _told_by_the_exchange = &mut http => break,
-                () = handle.drain.notified() => {
-                    // The answer to its next request tells it that it was the last.
-                    connection.lane.close();
-                }
+    let mut look = interval_at(Instant::now() + REST, REST);
+    loop {
+        tokio::select! {
+            _told_by_the_exchange = &mut http => break,
+            () = handle.drain.notified() => {
+                // The answer to its next request tells it that it was the last.
+                connection.lane.close();
+            }
+            _ = look.tick() => if connection.lane.is_resting() {
+                let parts = http.into_parts()?;
+                // The gate hands out no byte beyond a request: hyper cannot have kept one.
+                return parts.read_buf.is_empty().then_some(parts.io);
             }
         }
     }
@@ -311,6 +335,7 @@ async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
     {
         parts.io.linger().await;
     }
+    None
 }
 
 async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: ClientStream, handle: &Handle) {

@@ -56,6 +56,8 @@ struct Inner {
     cut: Option<Reason>,
     /// No further requests: the agent is going, or the client is banned.
     closing: bool,
+    /// Nothing of the next request has come, and all answers have gone out.
+    resting: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -96,6 +98,11 @@ impl Lane {
     /// Why the body of the request at hand broke off, if the gate ended it.
     pub(super) fn cut(&self) -> Option<Reason> {
         self.inner().cut
+    }
+
+    /// Whether the client owes us a request, and we owe it nothing.
+    pub(super) fn is_resting(&self) -> bool {
+        self.inner().resting
     }
 
     /// No request is read after the one at hand.
@@ -142,13 +149,27 @@ pub(super) struct Gate {
     output: BytesMut,
     state: State,
     deadline: Deadline,
+    /// The client has yet to take what hyper writes.
+    unwritten: bool,
 }
 
 impl Gate {
     pub(super) fn new(io: ClientStream, limits: GateLimits, lane: Arc<Lane>) -> Self {
         let state = State::Head(Scan::default());
         let deadline = Deadline::none();
-        Self { io, limits, lane, input: BytesMut::new(), output: BytesMut::new(), state, deadline }
+        Self { io, limits, lane, input: BytesMut::new(), output: BytesMut::new(), state, deadline, unwritten: false }
+    }
+
+    /// Waits until there is something for hyper: a head, or the end.
+    pub(super) async fn next(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !ready!(self.advance_head(cx))? {
+            self.state = State::Done;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads and forgets what the client still sends, so that it reads our last answer before it sees a reset.
@@ -301,13 +322,17 @@ impl Gate {
                         return Poll::Ready(Ok(false));
                     }
                     if began {
+                        self.lane.inner().resting = false;
                         self.deadline.set(Some(Instant::now() + self.limits.head_within));
                     }
                 }
                 Poll::Pending => {
                     if self.input.is_empty() {
                         self.input = BytesMut::new();
-                        self.lane.inner().waker = Some(cx.waker().clone());
+                        let mut inner = self.lane.inner();
+                        inner.waker = Some(cx.waker().clone());
+                        // hyper asks for a head once its answer to the last request is written, if not taken.
+                        inner.resting = !self.unwritten;
                     }
                     ready!(self.deadline.poll(cx));
                     if self.input.is_empty() {
@@ -392,11 +417,7 @@ impl hyper::rt::Read for Gate {
                 return Poll::Ready(Ok(()));
             }
             match &mut this.state {
-                State::Head(_) => {
-                    if !ready!(this.advance_head(cx))? {
-                        this.state = State::Done;
-                    }
-                }
+                State::Head(_) => ready!(this.poll_next(cx))?,
                 State::Length(rest) => {
                     let room = usize::try_from(*rest).unwrap_or(usize::MAX).min(buf.remaining());
                     let count = if this.input.is_empty() {
@@ -456,11 +477,17 @@ impl hyper::rt::Read for Gate {
 
 impl hyper::rt::Write for Gate {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.unwritten = true;
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        // hyper flushes after it has written all it has.
+        this.unwritten = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -476,6 +503,8 @@ impl hyper::rt::Write for Gate {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.unwritten = true;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 }
