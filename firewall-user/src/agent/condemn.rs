@@ -130,7 +130,7 @@ struct Bench {
 }
 
 impl Condemner {
-    /// Bans nobody until [`Self::spare`] says whom not to ban.
+    /// Bans nobody until it was told whom not to ban.
     pub fn start(table: BanTable, sinks: Arc<Sinks>) -> io::Result<Self> {
         let (queue, orders) = sync_channel(QUEUE);
         let bench = Arc::new(Bench {

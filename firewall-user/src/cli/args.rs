@@ -178,7 +178,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub confirm: Option<Duration>,
     /// Take over from the agent that runs, if one does, without a gap: it goes on if this one cannot start; else it answers
-    /// what it has accepted, within `drain` of [gateway], and ends
+    /// what it has accepted, within `drain` of `[gateway]`, and ends
     #[arg(long, conflicts_with = "confirm")]
     pub replace: bool,
     /// Log what the program in the kernel does with each packet; slow

@@ -35,7 +35,7 @@ pub(super) struct Network {
 }
 
 /// New ports whose connections from before are to be reset, by API.
-pub(super) struct Uninspected(Vec<(Vec<(u16, Flags)>, Arc<ApiMetrics>)>);
+pub(super) struct Uninspected(Vec<Counted>);
 
 #[derive(Default)]
 struct Ports {
