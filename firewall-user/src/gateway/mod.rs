@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod exchange;
 mod gate;
+mod keeper;
 pub mod metrics;
 mod network;
 mod policy;
@@ -25,17 +26,14 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 
 use self::{
+    keeper::Keeper,
     metrics::Metrics,
     network::Network,
     policy::ApiPolicy,
@@ -56,14 +54,10 @@ use crate::{
     steering::{SteerError, netns::inode_at, remove_others},
 };
 
-/// How often the kernel is told that the gateway lives. It takes 2 seconds of silence for death.
-const BEAT: Duration = Duration::from_millis(250);
 /// Round trips take less, nearly always: within this a handshake ends that had begun.
 const HANDSHAKE: Duration = Duration::from_secs(1);
 /// A connection that had no request by then is idle.
 const YOUNG: Duration = Duration::from_millis(300);
-/// A worker that said nothing for so long hangs.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Why a policy cannot be served.
 #[derive(Debug)]
@@ -406,7 +400,7 @@ impl Gateway {
         self.forget_others();
         let networks = self.networks.values().map(|(network, _)| Arc::clone(network)).collect();
         match &self.keeper {
-            Some(keeper) => keeper.networks.store(Arc::new(networks)),
+            Some(keeper) => keeper.watch(networks),
             None if !self.networks.is_empty() => {
                 let workers = self.threads.iter().map(|thread| Arc::clone(&thread.worker)).collect();
                 self.keeper = Some(Keeper::spawn(networks, workers).map_err(GatewayError::Thread)?);
@@ -516,41 +510,5 @@ impl Drainage {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.registry.total()
-    }
-}
-
-/// Tells the kernel, for each network, that the gateway lives, as long as a worker does.
-struct Keeper {
-    networks: Arc<ArcSwap<Vec<Arc<Network>>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keeper {
-    fn spawn(networks: Vec<Arc<Network>>, workers: Vec<Arc<worker::Worker>>) -> io::Result<Self> {
-        let networks = Arc::new(ArcSwap::from_pointee(networks));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (watched, stopped) = (Arc::clone(&networks), Arc::clone(&stop));
-        let thread = std::thread::Builder::new().name("gateway-keeper".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if workers.iter().any(|worker| worker.silent_for() < SILENCE) {
-                    for network in watched.load().iter() {
-                        network.beat();
-                    }
-                }
-                std::thread::park_timeout(BEAT);
-            }
-        })?;
-        Ok(Self { networks, stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _panicked = thread.join();
-        }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Uninspected(Vec<Counted>);
 struct Ports {
     slots: HashMap<u16, Arc<ApiSlot>>,
     flags: HashMap<u16, Flags>,
+    /// Those where no connection may go on uninspected, by API.
+    inspected: Vec<Counted>,
 }
 
 impl Ports {
@@ -82,17 +84,20 @@ impl Network {
     ) -> Uninspected {
         let before = self.ports.load_full();
         let mut flags = HashMap::new();
-        let mut reset = Vec::new();
+        let (mut inspected, mut reset) = (Vec::new(), Vec::new());
         for (entry, metrics) in entries {
             let of_entry = Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
             flags.extend(entry.ports.iter().map(|port| (*port, of_entry)));
             let new = entry.ports.iter().filter(|port| !before.flags.contains_key(port));
             let new: Vec<(u16, Flags)> = new.map(|port| (*port, of_entry)).collect();
-            if entry.existing == Existing::Reset && !new.is_empty() {
-                reset.push((new, metrics));
+            if entry.existing == Existing::Reset {
+                if !new.is_empty() {
+                    reset.push((new, Arc::clone(&metrics)));
+                }
+                inspected.push((entry.ports.iter().map(|port| (*port, of_entry)).collect(), metrics));
             }
         }
-        self.ports.store(Arc::new(Ports { slots, flags }));
+        self.ports.store(Arc::new(Ports { slots, flags, inspected }));
         Uninspected(reset)
     }
 
@@ -104,6 +109,16 @@ impl Network {
             reset_existing(Arc::clone(steering), from_before.0);
         }
         Ok(())
+    }
+
+    /// For a while the kernel took us for dead: what went to the applications meanwhile is reset.
+    pub(super) fn reset_existing(&self) {
+        let ports = self.ports.load();
+        if let Some(steering) = &self.steering
+            && !ports.inspected.is_empty()
+        {
+            reset_existing(Arc::clone(steering), ports.inspected.clone());
+        }
     }
 
     /// The policy is in force for good.

@@ -82,9 +82,13 @@ fn hung_under_load_an_open_api_answers_soon() {
     println!("answers again {:?} after SIGSTOP", stopped.elapsed());
     assert_eq!(gateway.seen(3, "").peer.ip().to_canonical(), client_v4(3));
     drop(load);
+    // A connection that the application itself has accepted meanwhile.
+    let mut direct = gateway.client(5);
+    assert_eq!(direct.get("/").unwrap().status, 200);
     gateway.agent.signal(Signal::SIGCONT).unwrap();
-    // It takes over again by itself.
+    // It takes over again by itself, and nobody stays uninspected.
     wait_until("steering", || gateway.seen(3, "").peer.ip().to_canonical() != client_v4(3));
+    assert!(direct.is_closed(Duration::from_secs(5)), "a connection from the gap goes on uninspected");
 }
 
 #[test]
