@@ -33,8 +33,11 @@ pub(super) struct Network {
     ports: ArcSwap<Ports>,
 }
 
-/// New ports whose connections from before are to be reset, by API.
-pub(super) struct Uninspected(Vec<(Vec<(u16, Flags)>, Arc<ApiMetrics>)>);
+/// New ports of an API, whose connections from before are to be reset.
+pub(super) struct Uninspected {
+    ports: Vec<(u16, Flags)>,
+    metrics: Arc<ApiMetrics>,
+}
 
 #[derive(Default)]
 struct Ports {
@@ -78,7 +81,7 @@ impl Network {
         &self,
         slots: HashMap<u16, Arc<ApiSlot>>,
         entries: impl Iterator<Item = (&'s Steered, Arc<ApiMetrics>)>,
-    ) -> Uninspected {
+    ) -> Vec<Uninspected> {
         let before = self.ports.load_full();
         let mut flags = HashMap::new();
         let mut reset = Vec::new();
@@ -86,21 +89,21 @@ impl Network {
             let of_entry = Flags { closed: entry.on_agent_exit == OnExit::Closed, local_clients: entry.local_clients };
             flags.extend(entry.ports.iter().map(|port| (*port, of_entry)));
             let new = entry.ports.iter().filter(|port| !before.flags.contains_key(port));
-            let new: Vec<(u16, Flags)> = new.map(|port| (*port, of_entry)).collect();
-            if entry.existing == Existing::Reset && !new.is_empty() {
-                reset.push((new, metrics));
+            let ports: Vec<(u16, Flags)> = new.map(|port| (*port, of_entry)).collect();
+            if entry.existing == Existing::Reset && !ports.is_empty() {
+                reset.push(Uninspected { ports, metrics });
             }
         }
         self.ports.store(Arc::new(Ports { slots, flags }));
-        Uninspected(reset)
+        reset
     }
 
     /// Takes the ports over that were named last, and no others. Connections from before that nobody inspects are reset.
-    pub(super) fn take(&self, confirmed: bool, from_before: Uninspected) -> Result<(), SteerError> {
+    pub(super) fn take(&self, confirmed: bool, from_before: Vec<Uninspected>) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
         steering.set_ports(&self.ports.load().flags(confirmed))?;
-        if !from_before.0.is_empty() {
-            reset_existing(Arc::clone(steering), from_before.0);
+        if !from_before.is_empty() {
+            reset_existing(Arc::clone(steering), from_before);
         }
         Ok(())
     }
@@ -194,7 +197,7 @@ impl Network {
 }
 
 /// Resets connections older than the gateway, and again those whose handshake was under way.
-fn reset_existing(steering: Arc<Steering>, apis: Vec<(Vec<(u16, Flags)>, Arc<ApiMetrics>)>) {
+fn reset_existing(steering: Arc<Steering>, apis: Vec<Uninspected>) {
     let reset = move || {
         std::thread::sleep(GRACE);
         for last in [false, true] {
@@ -203,7 +206,7 @@ fn reset_existing(steering: Arc<Steering>, apis: Vec<(Vec<(u16, Flags)>, Arc<Api
                 return;
             }
             let mut handshakes = 0;
-            for (ports, metrics) in &apis {
+            for Uninspected { ports, metrics } in &apis {
                 match existing::reset(steering.netns(), ports) {
                     Ok(found) => {
                         metrics.reset(found.reset as u64);
