@@ -1,6 +1,7 @@
 //! The edge back: what the gateway condemns is dropped by the kernel, whatever the agent is busy with.
 
 use std::{
+    collections::HashMap,
     fs,
     net::IpAddr,
     path::PathBuf,
@@ -72,8 +73,7 @@ impl Host {
         let (path, paths) = (self.config(), self.paths.clone());
         let core = self.namespace.enter(move || {
             let config = config::load(&path, &Overrides::default()).unwrap();
-            Core::start(paths, path, Overrides::default(), config, false, None, std::collections::HashMap::new())
-                .unwrap()
+            Core::start(paths, path, Overrides::default(), config, false, None, HashMap::new()).unwrap()
         });
         self.core = Some(core);
     }

@@ -25,7 +25,7 @@ use crate::{
         Sinks, format_time,
         kernel::{Names, RuleKind, RuleName},
     },
-    gateway::{Gateway, tls},
+    gateway::Gateway,
     host::{
         addresses::{self, Guarded},
         interface::Interface,
@@ -61,7 +61,7 @@ pub struct Core {
     /// Until when the policy must be confirmed, and what was there before.
     pub confirm: Option<(Instant, Before)>,
     /// By subject, so that one that is over goes.
-    warnings: BTreeMap<String, String>,
+    pub(super) warnings: BTreeMap<String, String>,
     /// What the agent bound when it started: a reload does not change it.
     bound: (Option<SocketAddr>, Option<String>),
     /// Events sampled, as last told. The number is derived from counters that are read one after the other, and must not
@@ -406,35 +406,6 @@ impl Core {
         }
     }
 
-    /// Says which APIs have trouble.
-    pub fn warn_of_apis(&mut self) {
-        let troubles = self.gateway.troubles();
-        self.warn_each("api ", troubles.into_iter().map(|(name, trouble)| (name.to_string(), trouble)));
-    }
-
-    /// Says which certificates should be put right.
-    pub fn warn_of_certificates(&mut self) {
-        self.certificates_seen = Instant::now();
-        let served = self.config.apis.iter().filter_map(|api| Some((&api.name, api.tls.as_ref()?)));
-        let notices = served.flat_map(|(name, tls)| {
-            // What cannot be read by now is told when it is to be served.
-            let notices = tls::notices(tls, SystemTime::now()).unwrap_or_default().into_iter().enumerate();
-            notices.map(move |(index, notice)| (format!("{name} {index}"), format!("API `{name}`: {notice}")))
-        });
-        let notices: Vec<_> = notices.collect();
-        self.warn_each("certificate ", notices.into_iter());
-    }
-
-    /// Sets these warnings, whose subjects begin with `kind`, and lifts all others of that kind.
-    fn warn_each(&mut self, kind: &str, warnings: impl Iterator<Item = (String, String)>) {
-        let warnings: BTreeMap<String, String> =
-            warnings.map(|(subject, text)| (format!("{kind}{subject}"), text)).collect();
-        self.warnings.retain(|subject, _| !subject.starts_with(kind) || warnings.contains_key(subject));
-        for (subject, text) in warnings {
-            self.warn(&subject, Some(text));
-        }
-    }
-
     /// Looks again at interfaces, addresses, gateways and resolvers.
     pub fn refresh(&mut self) -> Result<(), CoreError> {
         self.refresh_guarded()?;
@@ -539,20 +510,6 @@ impl Core {
         attached
     }
 
-    /// Sets or, with `None`, lifts the warning about `subject`.
-    pub fn warn(&mut self, subject: &str, warning: Option<String>) {
-        match warning {
-            Some(text) if self.warnings.get(subject) != Some(&text) => {
-                tracing::warn!("{text}");
-                self.warnings.insert(subject.to_owned(), text);
-            }
-            Some(_) => {}
-            None => {
-                self.warnings.remove(subject);
-            }
-        }
-    }
-
     /// Goes back to what was there before an unconfirmed start.
     pub fn roll_back(&mut self) {
         if let Some((_, before)) = self.confirm.take() {
@@ -577,10 +534,6 @@ impl Core {
                 Err(error) => self.warn("trace", Some(format!("no traces: {error}"))),
             }
         }
-    }
-
-    pub fn warnings(&self) -> Vec<String> {
-        self.warnings.values().cloned().collect()
     }
 
     pub fn compiled(&self) -> &Compiled {

@@ -19,6 +19,7 @@ mod rollback;
 mod run;
 mod service;
 mod takeover;
+mod warnings;
 
 pub use check::check;
 pub use detach::detach;

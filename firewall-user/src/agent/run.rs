@@ -7,7 +7,7 @@ use std::{
     os::unix::net::UnixListener,
     process::ExitCode,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ use super::{
     files::{Files, LOOK_EVERY},
     lockout, preflight,
     service::Service,
-    takeover::{Lease, Successor},
+    takeover::{Lease, Successor, hand_over},
 };
 use crate::{
     cli::RunArgs,
@@ -317,53 +317,6 @@ async fn serve(
     Ok(if relieved { End::Relieved } else { End::Stopped(ExitCode::SUCCESS) })
 }
 
-/// Lets another agent take over; whether it has.
-fn hand_over(service: &Service, successor: Successor, scraped: Option<TcpListener>, paused: &Mutex<bool>) -> bool {
-    let pid = successor.pid;
-    let pause = |pause: bool| *paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
-    let refuse = |why: &str| {
-        tracing::error!("process {pid} does not take over: {why}");
-        let _gone = successor.refuse(why);
-        false
-    };
-    let listeners = {
-        let mut core = service.core();
-        if core.confirm.is_some() {
-            return refuse("its policy is not confirmed yet");
-        }
-        tracing::info!("process {pid} is about to take over");
-        save_bans(&core);
-        let lent = core.lend().map_err(|error| error.to_string());
-        match lent.and_then(|()| core.gateway.listeners().map_err(|error| error.to_string())) {
-            Ok(listeners) => listeners.into_iter().chain(scraped).collect::<Vec<_>>(),
-            Err(error) => {
-                take_back(&mut core);
-                return refuse(&error);
-            }
-        }
-    };
-    pause(true);
-    match successor.lend(&listeners) {
-        Ok(true) => {
-            tracing::info!("process {pid} has taken over: what was accepted is answered");
-            // Under systemd, the unit goes on with it.
-            let _nobody = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
-            return true;
-        }
-        Ok(false) => tracing::error!("process {pid} has not taken over: this agent goes on"),
-        Err(error) => tracing::error!("process {pid} has not taken over: this agent goes on: {error}"),
-    }
-    pause(false);
-    take_back(&mut service.core());
-    false
-}
-
-fn take_back(core: &mut Core) {
-    if let Err(error) = core.take_back() {
-        tracing::error!("not all is as it was before: {error}");
-    }
-}
-
 /// Runs a task that must not end.
 fn spawn(
     what: &'static str,
@@ -482,7 +435,7 @@ fn shut_down(service: &Service, relieved: bool) {
     }
 }
 
-fn save_bans(core: &Core) {
+pub(super) fn save_bans(core: &Core) {
     let text = bans::to_save(&core.shared, &core.condemner);
     if let Err(error) = text.and_then(|text| bans::save(&text, &core.paths.bans(), core.bans_saved)) {
         tracing::error!("{}: bans not saved: {error}", core.paths.bans().display());

@@ -14,6 +14,7 @@ use std::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +30,7 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
+use super::{core::Core, run::save_bans, service::Service};
 use crate::paths::Paths;
 
 /// How long the old one waits for the new one, and serves meanwhile.
@@ -180,6 +182,58 @@ impl Successor {
     /// To end the wait from elsewhere.
     pub(super) fn handle(&self) -> io::Result<UnixStream> {
         self.stream.try_clone()
+    }
+}
+
+/// Lets another agent take over; whether it has.
+pub(super) fn hand_over(
+    service: &Service,
+    successor: Successor,
+    scraped: Option<TcpListener>,
+    paused: &Mutex<bool>,
+) -> bool {
+    let pid = successor.pid;
+    let pause = |pause: bool| *paused.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+    let refuse = |why: &str| {
+        tracing::error!("process {pid} does not take over: {why}");
+        let _gone = successor.refuse(why);
+        false
+    };
+    let listeners = {
+        let mut core = service.core();
+        if core.confirm.is_some() {
+            return refuse("its policy is not confirmed yet");
+        }
+        tracing::info!("process {pid} is about to take over");
+        save_bans(&core);
+        let lent = core.lend().map_err(|error| error.to_string());
+        match lent.and_then(|()| core.gateway.listeners().map_err(|error| error.to_string())) {
+            Ok(listeners) => listeners.into_iter().chain(scraped).collect::<Vec<_>>(),
+            Err(error) => {
+                take_back(&mut core);
+                return refuse(&error);
+            }
+        }
+    };
+    pause(true);
+    match successor.lend(&listeners) {
+        Ok(true) => {
+            tracing::info!("process {pid} has taken over: what was accepted is answered");
+            // Under systemd, the unit goes on with it.
+            let _nobody = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
+            return true;
+        }
+        Ok(false) => tracing::error!("process {pid} has not taken over: this agent goes on"),
+        Err(error) => tracing::error!("process {pid} has not taken over: this agent goes on: {error}"),
+    }
+    pause(false);
+    take_back(&mut service.core());
+    false
+}
+
+fn take_back(core: &mut Core) {
+    if let Err(error) = core.take_back() {
+        tracing::error!("not all is as it was before: {error}");
     }
 }
 

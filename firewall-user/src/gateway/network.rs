@@ -34,15 +34,19 @@ pub(super) struct Network {
     ports: ArcSwap<Ports>,
 }
 
-/// New ports whose connections from before are to be reset, by API.
-pub(super) struct Uninspected(Vec<Counted>);
+/// Ports of an API whose connections from before are to be reset.
+#[derive(Clone)]
+pub(super) struct Uninspected {
+    ports: Vec<(u16, Flags)>,
+    metrics: Arc<ApiMetrics>,
+}
 
 #[derive(Default)]
 struct Ports {
     slots: HashMap<u16, Arc<ApiSlot>>,
     flags: HashMap<u16, Flags>,
     /// Those where no connection may go on uninspected, by API.
-    inspected: Vec<Counted>,
+    inspected: Vec<Uninspected>,
 }
 
 impl Ports {
@@ -81,7 +85,7 @@ impl Network {
         &self,
         slots: HashMap<u16, Arc<ApiSlot>>,
         entries: impl Iterator<Item = (&'s Steered, Arc<ApiMetrics>)>,
-    ) -> Uninspected {
+    ) -> Vec<Uninspected> {
         let before = self.ports.load_full();
         let mut flags = HashMap::new();
         let (mut inspected, mut reset) = (Vec::new(), Vec::new());
@@ -92,21 +96,22 @@ impl Network {
             let new: Vec<(u16, Flags)> = new.map(|port| (*port, of_entry)).collect();
             if entry.existing == Existing::Reset {
                 if !new.is_empty() {
-                    reset.push((new, Arc::clone(&metrics)));
+                    reset.push(Uninspected { ports: new, metrics: Arc::clone(&metrics) });
                 }
-                inspected.push((entry.ports.iter().map(|port| (*port, of_entry)).collect(), metrics));
+                let ports = entry.ports.iter().map(|port| (*port, of_entry)).collect();
+                inspected.push(Uninspected { ports, metrics });
             }
         }
         self.ports.store(Arc::new(Ports { slots, flags, inspected }));
-        Uninspected(reset)
+        reset
     }
 
     /// Takes the ports over that were named last, and no others. Connections from before that nobody inspects are reset.
-    pub(super) fn take(&self, confirmed: bool, from_before: Uninspected) -> Result<(), SteerError> {
+    pub(super) fn take(&self, confirmed: bool, from_before: Vec<Uninspected>) -> Result<(), SteerError> {
         let Some(steering) = &self.steering else { return Ok(()) };
         steering.set_ports(&self.ports.load().flags(confirmed))?;
-        if !from_before.0.is_empty() {
-            reset_existing(Arc::clone(steering), from_before.0);
+        if !from_before.is_empty() {
+            reset_existing(Arc::clone(steering), from_before);
         }
         Ok(())
     }
@@ -209,11 +214,8 @@ impl Network {
     }
 }
 
-/// The ports of an API, and where what is done to them is counted.
-type Counted = (Vec<(u16, Flags)>, Arc<ApiMetrics>);
-
 /// Resets connections older than the gateway, and again those whose handshake was under way.
-fn reset_existing(steering: Arc<Steering>, apis: Vec<Counted>) {
+fn reset_existing(steering: Arc<Steering>, apis: Vec<Uninspected>) {
     let reset = move || {
         std::thread::sleep(GRACE);
         for last in [false, true] {
@@ -222,7 +224,7 @@ fn reset_existing(steering: Arc<Steering>, apis: Vec<Counted>) {
                 return;
             }
             let mut handshakes = 0;
-            for (ports, metrics) in &apis {
+            for Uninspected { ports, metrics } in &apis {
                 match existing::reset(steering.netns(), ports) {
                     Ok(found) => {
                         metrics.reset(found.reset as u64);

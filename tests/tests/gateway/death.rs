@@ -134,7 +134,8 @@ fn idle_connections_do_not_hold_up_a_stop() {
     }
     let told = Instant::now();
     assert!(gateway.agent.terminate().unwrap().success());
-    assert!(told.elapsed() < Duration::from_millis(1500), "it took {:?}", told.elapsed());
+    // Not for as long as they may be idle, nor for as long as a drain may take.
+    assert!(told.elapsed() < Duration::from_secs(5), "it took {:?}", told.elapsed());
     assert!(idle.iter_mut().all(|client| client.is_closed(Duration::from_secs(1))));
 }
 

@@ -13,7 +13,7 @@ use tests::{
     netns::{HOST_V4, HOST_V6, Namespace, World, unique_name},
 };
 
-use super::support::{API, Gateway, NO_BANS, PORT, at, host, host_v6};
+use super::support::{API, Gateway, NO_BANS, PORT, at, host, host_v6, wait_until};
 
 /// What the application sees of a GET from a namespace.
 fn seen(namespace: &Namespace, url: &str) -> Seen {
@@ -114,6 +114,32 @@ fn a_container_is_steered_in_its_own_namespace() {
     let seen = seen(&world.client, &format!("http://198.18.0.2:{PORT}/"));
     assert!(is_inspected(&seen), "{seen:?}");
     assert_eq!(seen.values("x-forwarded-for"), ["192.0.2.2"]);
+}
+
+#[test]
+fn a_port_behind_which_nothing_listens_is_told() {
+    let world = World::new().unwrap();
+    let agent = Agent::start(&world, &format!("{API}{NO_BANS}")).unwrap();
+    let told = || {
+        let status = agent.status().unwrap();
+        // Requests would go through the gateway.
+        assert!(status.apis[0].protected, "{status:#?}");
+        status.warnings.iter().any(|warning| warning == "API `orders`: nothing listens behind port 8080")
+    };
+    wait_until("told", told);
+    let config = agent.config();
+    let check = || agent.run(&["check", "--config", config.to_str().unwrap()]).unwrap();
+    assert!(check().contains("API `orders`: nothing listens behind port 8080 now"));
+    let inside = App::start(&world.host, at("127.0.0.1", PORT)).unwrap();
+    assert!(check().contains("listens on a loopback address only"), "{}", check());
+    drop(inside);
+    let _app = App::start(&world.host, at("::", PORT)).unwrap();
+    assert!(!check().contains("listens"), "{}", check());
+    let began = std::time::Instant::now();
+    while told() {
+        assert!(began.elapsed() < Duration::from_secs(25), "it is told still");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tests::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::{Gateway, NO_BANS, at, host, wait_until};
+use super::support::{API, Gateway, NO_BANS, at, host, wait_until};
 
 const GET: &[u8] = b"GET /seen HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
 
@@ -26,6 +26,7 @@ fn start(pairs: &[&Pair], more: &str) -> Gateway {
 /// What was agreed on: version, protocol, and whose certificate was shown; and the answer to a request.
 struct Talk {
     version: rustls::ProtocolVersion,
+    resumed: bool,
     alpn: Option<Vec<u8>>,
     shown: Vec<u8>,
     answer: String,
@@ -37,6 +38,7 @@ fn talk(gateway: &Gateway, tls: &Tls, name: &str) -> anyhow::Result<Talk> {
         let mut stream = tls.connect(None, host(), name).await?;
         let session = stream.get_ref().1;
         let version = session.protocol_version().expect("a handshake");
+        let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
         let shown = shown(&stream).expect("a certificate").to_vec();
         let mut answer = Vec::new();
@@ -44,7 +46,7 @@ fn talk(gateway: &Gateway, tls: &Tls, name: &str) -> anyhow::Result<Talk> {
             stream.write_all(GET).await?;
             stream.read_to_end(&mut answer).await?;
         }
-        Ok(Talk { version, alpn, shown, answer: String::from_utf8_lossy(&answer).into_owned() })
+        Ok(Talk { version, resumed, alpn, shown, answer: String::from_utf8_lossy(&answer).into_owned() })
     })
 }
 
@@ -152,6 +154,49 @@ fn a_changed_certificate_is_used_without_a_restart() {
     std::fs::write(&second.chain, "nonsense").unwrap();
     wait_until("told", || gateway.agent.status().unwrap().reloads.last_error.is_some());
     assert_eq!(current(), second.certificate().to_vec());
+}
+
+#[test]
+fn sessions_outlive_a_reload_that_changes_no_certificate() {
+    let authority = Authority::new().unwrap();
+    let pair = authority.issue("api", &["api.test"]).unwrap();
+    let config = |methods: &str| format!("{API}methods = [{methods}]\n{}{NO_BANS}", Authority::toml(&[&pair]));
+    for version in [&TLS12, &TLS13] {
+        let gateway = Gateway::start_config(&config("\"GET\""));
+        let tls = authority.client_of(&[version], &[], None).unwrap();
+        let resumed = || talk(&gateway, &tls, "api.test").unwrap().resumed;
+        assert!(!resumed() && resumed());
+        gateway.agent.edit_config(&config("\"GET\", \"POST\"")).unwrap();
+        gateway.agent.reload().unwrap();
+        assert!(resumed(), "{version:?}");
+        // What was agreed under other settings is over.
+        gateway.agent.edit_config(&config("\"GET\"").replace("[api.tls]", "[api.tls]\nmin_version = \"1.2\"")).unwrap();
+        gateway.agent.reload().unwrap();
+        assert!(resumed(), "{version:?}: the default, written out");
+        let other = authority.issue("api", &["api.test"]).unwrap();
+        gateway.agent.reload().unwrap();
+        let after = talk(&gateway, &tls, "api.test").unwrap();
+        assert!(!after.resumed && after.shown == other.certificate().to_vec(), "{version:?}");
+    }
+}
+
+#[test]
+fn what_is_amiss_with_a_key_is_a_warning_as_long_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let authority = Authority::new().unwrap();
+    let pair = authority.issue("api", &["api.test"]).unwrap();
+    let mode = |mode| std::fs::set_permissions(&pair.key, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let gateway = start(&[&pair], "");
+    let told = || {
+        let warnings = gateway.agent.status().unwrap().warnings;
+        warnings.iter().any(|warning| warning.starts_with("API `orders`: ") && warning.contains("may read the key"))
+    };
+    assert!(told() && gateway.agent.stderr().contains("may read the key"));
+    mode(0o600);
+    gateway.agent.reload().unwrap();
+    assert!(!told());
 }
 
 #[test]
