@@ -163,6 +163,7 @@ impl Core {
         adopted.keep();
         core.settle(compiled)?;
         core.gateway.forget_inherited();
+        core.gateway.forget_others();
         let gateway = core.gateway.reputation();
         core.condemner.on_unban(move |prefix| gateway.forget(prefix));
         core.warn_of_apis();

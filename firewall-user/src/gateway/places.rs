@@ -152,7 +152,6 @@ impl Gateway {
                 }
             }
         }
-        self.forget_others();
         let networks = self.networks.values().map(|(network, _)| Arc::clone(network)).collect();
         match &self.keeper {
             Some(keeper) => keeper.watch(networks),
@@ -166,7 +165,7 @@ impl Gateway {
     }
 
     /// What an agent before us steered elsewhere is no longer steered, nor closed.
-    fn forget_others(&self) {
+    pub fn forget_others(&self) {
         let steered = self.networks.values().filter_map(|(network, _)| network.inode());
         let absent = self.absent.values().filter_map(|absent| u32::try_from(absent.inode?).ok());
         let keep: Vec<u32> = steered.chain(absent).collect();
