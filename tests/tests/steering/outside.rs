@@ -159,7 +159,9 @@ fn ports_come_and_go_and_those_that_stay_are_never_missing() {
     agent.steering.set_ports(&[(8080, CLOSED)]).unwrap();
     let names = names.all();
     assert!(names.len() > 100 && names.iter().all(|name| name == "agent"), "{names:?}");
-    assert_eq!(agent.counts(8080).steered, names.len() as u64, "counts go on");
+    // A SYN that is sent once more is looked up once more.
+    let (steered, asked) = (agent.counts(8080).steered, names.len() as u64);
+    assert!((asked..asked + asked / 10).contains(&steered), "counts do not go on: {steered} of {asked}");
     assert_eq!(agent.steering.counts().unwrap().len(), 1);
     // More than fit are refused whole.
     let many: Vec<_> = (1..=3000).map(|port| (port, OPEN)).collect();
