@@ -29,6 +29,18 @@ fn refused(gateway: &Gateway) -> bool {
     opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
+/// Stops the agent, as if it hung. On a busy host its threads may go on for a moment after the signal.
+fn hang(gateway: &Gateway) {
+    gateway.agent.signal(Signal::SIGSTOP).unwrap();
+    let threads = format!("/proc/{}/task", gateway.agent.pid().unwrap());
+    wait_until("stopped", || {
+        std::fs::read_dir(&threads).unwrap().all(|thread| {
+            let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap_or_default();
+            status.contains("State:\tT")
+        })
+    });
+}
+
 #[test]
 fn killed_under_load_an_open_api_answers_at_once() {
     let _alone = load_lock().unwrap();
@@ -74,7 +86,7 @@ fn hung_under_load_an_open_api_answers_soon() {
     let gateway = start("open");
     let load = Load::start(&gateway.world.client, 4, host(), Use::Fresh);
     assert!(load.wait_for(200, Duration::from_secs(10)));
-    gateway.agent.signal(Signal::SIGSTOP).unwrap();
+    hang(&gateway);
     let stopped = Instant::now();
     while gateway.answers_within(9, Duration::from_millis(200)).is_err() {
         assert!(stopped.elapsed() < HUNG, "no answer {:?} after it hung", stopped.elapsed());
@@ -95,7 +107,7 @@ fn hung_under_load_an_open_api_answers_soon() {
 fn hung_a_closed_api_refuses() {
     let gateway = start("closed");
     assert!(gateway.answers(0));
-    gateway.agent.signal(Signal::SIGSTOP).unwrap();
+    hang(&gateway);
     let stopped = Instant::now();
     while !refused(&gateway) {
         assert!(stopped.elapsed() < HUNG + Duration::from_secs(1), "not refused {:?} after it hung", stopped.elapsed());
