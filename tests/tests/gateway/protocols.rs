@@ -42,7 +42,10 @@ fn assert_works(world: &World, url: &str, kinds: &[Http]) {
         assert_eq!(ask(&[], "/status/204").response.status, 204);
         assert_eq!(ask(&[], "/status/503").response.status, 503);
         assert_eq!(ask(&[], "/sse/3/20").response.text().matches("data: event").count(), 3);
-        assert_eq!(ask(&["-d", "x"], "/early").response.text(), "early");
+        if http == Http::One {
+            // Over HTTP/2 the stream may end before curl has sent its body, which curl before 8 takes for an error.
+            assert_eq!(ask(&["-d", "x"], "/early").response.text(), "early");
+        }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pattern(0, 3_000_000)).unwrap();
         let path = file.path().display().to_string();
