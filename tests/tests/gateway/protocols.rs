@@ -43,13 +43,15 @@ fn assert_works(world: &World, url: &str, kinds: &[Http]) {
         assert_eq!(ask(&[], "/status/503").response.status, 503);
         assert_eq!(ask(&[], "/sse/3/20").response.text().matches("data: event").count(), 3);
         if http == Http::One {
-            // Over HTTP/2 the stream may end before curl has sent its body, which curl before 8 takes for an error.
+            // Over HTTP/2 the stream may end before curl has sent its body, which curl 7.88 takes for an error.
             assert_eq!(ask(&["-d", "x"], "/early").response.text(), "early");
         }
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), pattern(0, 3_000_000)).unwrap();
+        // Over HTTP/2, curl 7.88 sends bytes twice when its socket is full: more than the length it gave.
+        let length = if http == Http::One { 3_000_000 } else { 10_000 };
+        std::fs::write(file.path(), pattern(0, length)).unwrap();
         let path = file.path().display().to_string();
-        let digest = Digest::of_pattern(3_000_000);
+        let digest = Digest::of_pattern(length);
         for more in [
             &["-T", &path][..],
             &["-T", &path, "-H", "Expect: 100-continue"],
