@@ -112,12 +112,13 @@ pub fn forwarded(client: &Client, https: bool, host: Option<&[u8]>) -> Vec<u8> {
 
 /// The value of `X-Forwarded-For` for the upstream.
 pub fn x_forwarded_for(client: &Client) -> Vec<u8> {
-    let mut value = client.address.to_string();
+    let mut value = Vec::with_capacity(64);
+    push_address(&mut value, client.address);
     for proxy in &client.proxies {
-        value.push_str(", ");
-        value.push_str(&proxy.to_string());
+        value.extend_from_slice(b", ");
+        push_address(&mut value, *proxy);
     }
-    value.into_bytes()
+    value
 }
 
 /// The value of `X-Forwarded-Proto` for the upstream.
@@ -126,9 +127,28 @@ pub fn x_forwarded_proto(https: bool) -> &'static str {
 }
 
 fn push_for(value: &mut Vec<u8>, address: IpAddr) {
+    let (before, after): (&[u8], &[u8]) = if address.is_ipv4() { (b"for=", b"") } else { (b"for=\"[", b"]\"") };
+    value.extend_from_slice(before);
+    push_address(value, address);
+    value.extend_from_slice(after);
+}
+
+/// Every request has some; `std` formats them with great care for width and padding.
+fn push_address(value: &mut Vec<u8>, address: IpAddr) {
     match address {
-        IpAddr::V4(address) => value.extend_from_slice(format!("for={address}").as_bytes()),
-        IpAddr::V6(address) => value.extend_from_slice(format!("for=\"[{address}]\"").as_bytes()),
+        IpAddr::V4(address) => {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    value.push(b'.');
+                }
+                for (divisor, least) in [(100, 100), (10, 10), (1, 0)] {
+                    if octet >= least {
+                        value.push(b'0' + octet / divisor % 10);
+                    }
+                }
+            }
+        }
+        IpAddr::V6(address) => value.extend_from_slice(address.to_string().as_bytes()),
     }
 }
 

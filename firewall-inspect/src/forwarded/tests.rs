@@ -152,3 +152,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn addresses_are_written_as_the_standard_library_does() {
+    for octet in 0..=255 {
+        let address = IpAddr::from([octet, 255 - octet, 10, octet]);
+        let mut written = Vec::new();
+        push_address(&mut written, address);
+        assert_eq!(written, address.to_string().into_bytes());
+    }
+}

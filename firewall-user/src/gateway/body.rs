@@ -3,25 +3,29 @@
 use std::{
     future::Future as _,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use firewall_inspect::{fields, reason::Reason};
+use firewall_inspect::{fields, framing::Framing, reason::Reason};
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{exchange::Exchange, gate::Lane, upstream::Lease};
+use super::{
+    exchange::Exchange,
+    gate::SharedGate,
+    upstream::{AnswerBody, Lease},
+};
 use crate::events::request::Verdict;
 
 /// Bytes for which a client gets one second more.
 const BYTES_PER_SECOND: u64 = 500;
 
-/// Why a body broke off. hyper passes it on; the reason is in the exchange.
+/// Why a body broke off.
 #[derive(Debug)]
 pub(super) struct BrokenOff(pub(super) Reason);
 
@@ -33,43 +37,66 @@ impl std::fmt::Display for BrokenOff {
 
 impl std::error::Error for BrokenOff {}
 
+/// Where the body of a request comes from.
+pub(super) enum Source {
+    Http1(SharedGate, Framing),
+    Http2(Incoming),
+    /// Kept by the exchange.
+    Gone,
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(_, framing) => matches!(framing, Framing::None | Framing::Stream | Framing::Length(0)),
+            Self::Http2(inner) => inner.is_end_stream(),
+            Self::Gone => true,
+        }
+    }
+
+    /// Its end is known with its last byte.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        match self {
+            Self::Http1(gate, framing) => {
+                let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+                let data = ready!(gate.poll_body(cx));
+                if gate.is_between() {
+                    *framing = Framing::None;
+                }
+                Poll::Ready(data.map(|data| data.map(Frame::data)))
+            }
+            Self::Http2(inner) => {
+                let frame = ready!(Pin::new(inner).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| Reason::BodyBrokenOff)))
+            }
+            Self::Gone => Poll::Ready(None),
+        }
+    }
+}
+
 /// The body of a request, towards the upstream: no larger than allowed, no slower than allowed, without its trailers over
 /// HTTP/1.
 pub(super) struct RequestBody {
-    /// There until this is dropped.
-    inner: Option<Incoming>,
+    source: Source,
     exchange: Arc<Exchange>,
-    /// Of HTTP/1, whose gate knows why a body broke off.
-    lane: Option<Arc<Lane>>,
     limit: u64,
     /// Time that the client may still let us wait, beyond what its bytes earn. `None`: as long as it likes.
     patience: Option<Duration>,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    trailers: bool,
     ended: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(
-        inner: Incoming,
-        exchange: Arc<Exchange>,
-        lane: Option<Arc<Lane>>,
-        endless: bool,
-        trailers: bool,
-    ) -> Self {
+    pub(super) fn new(source: Source, exchange: Arc<Exchange>, endless: bool) -> Self {
         let config = &exchange.policy().config;
         let (limit, patience) = (config.limits.body, (!endless).then_some(config.timeouts.body));
-        let ended = inner.is_end_stream();
-        if ended {
-            exchange.received.store(true, Relaxed);
-        }
-        Self { inner: Some(inner), exchange, lane, limit, patience, waiting: None, trailers, ended }
+        let ended = source.is_end_stream();
+        Self { source, exchange, limit, patience, waiting: None, ended }
     }
 
     fn end(&mut self) {
         self.ended = true;
         self.exchange.took(0);
-        self.exchange.received.store(true, Relaxed);
     }
 
     fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
@@ -87,8 +114,7 @@ impl Body for RequestBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let frame = match Pin::new(inner).poll_frame(cx) {
+        let frame = match self.source.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let Some(patience) = self.patience else { return Poll::Pending };
@@ -105,10 +131,7 @@ impl Body for RequestBody {
                 self.end();
                 Poll::Ready(None)
             }
-            Some(Err(_)) => {
-                let reason = self.lane.as_ref().and_then(|lane| lane.cut()).unwrap_or(Reason::BodyBrokenOff);
-                self.break_off(reason)
-            }
+            Some(Err(reason)) => self.break_off(reason),
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let length = data.len();
@@ -121,33 +144,36 @@ impl Body for RequestBody {
                     let earned = Duration::from_millis(length as u64 * 1000 / BYTES_PER_SECOND);
                     let most = self.exchange.policy().config.timeouts.body;
                     self.patience = self.patience.map(|patience| (patience + earned).min(most));
-                    if self.inner.as_ref().is_none_or(Body::is_end_stream) {
+                    if self.source.is_end_stream() {
                         self.end();
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 self.end();
-                let some = self.trailers && frame.trailers_mut().is_some_and(keep_trailers);
+                let some = frame.trailers_mut().is_some_and(keep_trailers);
                 Poll::Ready(some.then_some(Ok(frame)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.ended || self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::Http1(_, Framing::Length(length)) => SizeHint::with_exact(*length),
+            Source::Http1(_, Framing::Chunked) => SizeHint::default(),
+            Source::Http1(_, Framing::None | Framing::Stream) | Source::Gone => SizeHint::with_exact(0),
+            Source::Http2(inner) => inner.size_hint(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
         // HTTP/2 would reset the stream, and with it an answer that is on its way.
-        if self.lane.is_none()
-            && let Some(inner) = self.inner.take()
-        {
+        if let Source::Http2(inner) = std::mem::replace(&mut self.source, Source::Gone) {
             self.exchange.keep(inner);
         }
     }
@@ -170,10 +196,9 @@ pub(super) enum ResponseBody {
 }
 
 pub(super) struct Upstream {
-    inner: Incoming,
+    /// There until it is given back at the end of the body.
+    inner: Option<AnswerBody>,
     exchange: Arc<Exchange>,
-    /// The upstream connection, given back at the end of the body.
-    lease: Option<Lease>,
     /// The longest wait for the next part. `None`: as long as it takes.
     patience: Option<Duration>,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -184,10 +209,10 @@ impl ResponseBody {
         Self::Own { body: (!body.is_empty()).then_some(body), exchange }
     }
 
-    pub(super) fn upstream(inner: Incoming, exchange: Arc<Exchange>, lease: Lease, endless: bool) -> Self {
+    pub(super) fn upstream(inner: AnswerBody, exchange: Arc<Exchange>, endless: bool) -> Self {
         let patience = (!endless).then_some(exchange.policy().config.timeouts.upstream);
-        let mut body = Upstream { inner, exchange, lease: Some(lease), patience, waiting: None };
-        if body.inner.is_end_stream() {
+        let mut body = Upstream { inner: Some(inner), exchange, patience, waiting: None };
+        if body.is_end_stream() {
             body.end();
         }
         Self::Upstream(body)
@@ -196,39 +221,72 @@ impl ResponseBody {
 
 impl Upstream {
     fn end(&mut self) {
-        if let Some(lease) = self.lease.take()
-            && self.exchange.received.load(Relaxed)
-        {
-            // An answer that overtook its request leaves a connection in a state that nobody should rely on.
+        if let Some(AnswerBody::Http1(lease)) = self.inner.take() {
             lease.give_back();
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Some(AnswerBody::Http1(Lease { link, .. })) => link.is_end_stream(),
+            Some(AnswerBody::Http2(inner)) => inner.is_end_stream(),
+            None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Some(AnswerBody::Http1(Lease { link, .. })) => {
+                link.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Some(AnswerBody::Http2(inner)) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+
+    /// The next frame, or that the upstream waited for too long.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        match &mut self.inner {
+            None => Poll::Ready(None),
+            Some(AnswerBody::Http1(Lease { link, .. })) => {
+                if let Poll::Ready(frame) = link.poll_frame(cx) {
+                    link.moved();
+                    return Poll::Ready(frame);
+                }
+                self.exchange.waits(true);
+                let Some(patience) = self.patience else { return Poll::Pending };
+                ready!(link.poll_stalled(cx, patience));
+                Poll::Ready(Some(Err(Reason::UpstreamTimeout)))
+            }
+            Some(AnswerBody::Http2(inner)) => {
+                if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
+                    self.waiting = None;
+                    return Poll::Ready(frame.map(|frame| frame.map_err(|_| Reason::UpstreamProtocol)));
+                }
                 self.exchange.waits(true);
                 let Some(patience) = self.patience else { return Poll::Pending };
                 ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
-                self.exchange.fail(Verdict::Fail, Reason::UpstreamTimeout);
-                return Poll::Ready(Some(Err(BrokenOff(Reason::UpstreamTimeout))));
+                Poll::Ready(Some(Err(Reason::UpstreamTimeout)))
             }
-        };
-        self.waiting = None;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let frame = ready!(self.poll_inner(cx));
         self.exchange.waits(false);
         match frame {
             None => {
                 self.end();
                 Poll::Ready(None)
             }
-            Some(Err(_)) => {
-                self.exchange.fail(Verdict::Fail, Reason::UpstreamProtocol);
-                Poll::Ready(Some(Err(BrokenOff(Reason::UpstreamProtocol))))
+            Some(Err(reason)) => {
+                // A request that broke off is told already, and is the client's doing.
+                self.exchange.fail(Verdict::Fail, reason);
+                Poll::Ready(Some(Err(BrokenOff(reason))))
             }
             Some(Ok(frame)) => {
                 self.exchange.gave(frame.data_ref().map_or(0, Bytes::len));
-                if self.inner.is_end_stream() {
+                if self.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -256,14 +314,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own { body, .. } => body.is_none(),
-            Self::Upstream(upstream) => upstream.inner.is_end_stream(),
+            Self::Upstream(upstream) => upstream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
-            Self::Upstream(upstream) => upstream.inner.size_hint(),
+            Self::Upstream(upstream) => upstream.size_hint(),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A client's connection from accept to end: TLS, which HTTP it speaks, and hyper over it.
+//! A client's connection from accept to end: TLS, which HTTP it speaks, and HTTP/2 with hyper.
 
 use std::{
     error::Error as _,
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -19,13 +19,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::AsyncReadExt as _,
     net::TcpStream,
-    time::{Instant, interval, interval_at, timeout},
+    time::{interval, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     exchange::Exchange,
-    gate::{Gate, LAST_REQUEST, Lane},
+    gate::{Gate, LAST_REQUEST},
+    http1,
     policy::ApiPolicy,
     registry::{Full, Handle},
     service,
@@ -39,10 +40,6 @@ use crate::{
 
 /// What a client that knows us to speak HTTP/2 sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes that hyper buffers of an HTTP/1 connection, each way, at most.
-const BUFFER: usize = 64 << 10;
-/// How often we look whether an HTTP/1 connection rests.
-const REST: Duration = Duration::from_secs(1);
 /// Windows of HTTP/2: what a client may send ahead of us, in each stream and in all.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -67,27 +64,24 @@ pub(super) struct Connection {
     pub(super) worker: Arc<Worker>,
     pub(super) slot: Arc<ApiSlot>,
     pub(super) peer: Arc<Peer>,
-    /// Of HTTP/1.
-    pub(super) lane: Arc<Lane>,
     /// Requests under way, of HTTP/2.
     streams: Mutex<Vec<Weak<Exchange>>>,
-    /// What follows HTTP/1.
-    tunnel: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
-    /// Something was refused here: the client may still be sending.
-    pub(super) refused: AtomicBool,
+    /// What follows HTTP/1, once the answer that says so is sent.
+    pub(super) tunnel: Mutex<Option<Box<Tunnel>>>,
+}
+
+/// The other end of a connection that has left HTTP, and the request that asked for it.
+pub(super) struct Tunnel {
+    pub(super) upstream: ClientStream,
+    pub(super) exchange: Arc<Exchange>,
 }
 
 impl Connection {
-    /// Takes note of a request that is under way.
+    /// Takes note of a request that is under way, of HTTP/2.
     pub(super) fn watch(&self, exchange: &Arc<Exchange>) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(exchange));
-    }
-
-    /// Once HTTP/1 is over, this goes on in its place, and counts as the same connection.
-    pub(super) fn tunnels(&self, tunnel: impl Future<Output = ()> + Send + 'static) {
-        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::pin(tunnel));
     }
 
     fn under_way(&self) -> Vec<Arc<Exchange>> {
@@ -136,15 +130,13 @@ pub(super) async fn serve(
             worker: Arc::clone(&worker),
             slot,
             peer: Arc::new(peer),
-            lane: Arc::default(),
             streams: Mutex::default(),
             tunnel: Mutex::default(),
-            refused: AtomicBool::new(false),
         });
         if http2 {
             Box::pin(serve_http2(&connection, &policy, io, &handle)).await;
         } else {
-            Box::pin(serve_http1(&connection, &policy, io, &handle)).await;
+            http1::serve(&connection, Gate::new(io, policy.gate_limits()), &handle).await;
         }
         if slow.load(Ordering::Relaxed) {
             cut(&connection, &policy, Reason::SlowReader);
@@ -226,7 +218,7 @@ async fn enter(
             };
             peer.server_name = session.server_name().map(Into::into);
             policy.metrics.handshake(true);
-            Some((Transport::Tls(Box::new(stream)), Bytes::new()))
+            Some((Transport::Tls(Box::new(stream.into())), Bytes::new()))
         }
         Ok(Err(error)) => {
             policy.metrics.handshake(false);
@@ -281,61 +273,6 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Bytes> {
             return Ok(ahead.freeze());
         }
     }
-}
-
-/// Between requests there is no hyper, which would hold 20 KB: it comes with a request, and goes when the client rests.
-async fn serve_http1(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: ClientStream, handle: &Handle) {
-    let mut gate = Gate::new(io, policy.gate_limits(), Arc::clone(&connection.lane));
-    loop {
-        tokio::select! {
-            next = gate.next() => if next.is_err() { return },
-            () = handle.drain.notified() => {
-                connection.lane.close();
-                continue;
-            }
-        }
-        match Box::pin(serve_requests(connection, gate, handle)).await {
-            Some(rested) => gate = rested,
-            None => return,
-        }
-    }
-}
-
-/// Serves requests until the connection ends, or rests: then, its gate.
-async fn serve_requests(connection: &Arc<Connection>, gate: Gate, handle: &Handle) -> Option<Gate> {
-    let serving = Arc::clone(connection);
-    let service = service_fn(move |request| service::http1(Arc::clone(&serving), request));
-    let mut http = conn::http1::Builder::new()
-        // A client may say that it is done with sending, and still wait for its answer.
-        .half_close(true)
-        .header_read_timeout(None)
-        .max_buf_size(BUFFER)
-        .serve_connection(gate, service)
-        .with_upgrades();
-    let mut look = interval_at(Instant::now() + REST, REST);
-    loop {
-        tokio::select! {
-            _told_by_the_exchange = &mut http => break,
-            () = handle.drain.notified() => {
-                // The answer to its next request tells it that it was the last.
-                connection.lane.close();
-            }
-            _ = look.tick() => if connection.lane.is_resting() {
-                let parts = http.into_parts()?;
-                // The gate hands out no byte beyond a request: hyper cannot have kept one.
-                return parts.read_buf.is_empty().then_some(parts.io);
-            }
-        }
-    }
-    let tunnel = connection.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel {
-        tunnel.await;
-    } else if connection.refused.load(Ordering::Relaxed)
-        && let Some(parts) = http.into_parts()
-    {
-        parts.io.linger().await;
-    }
-    None
 }
 
 async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: ClientStream, handle: &Handle) {

@@ -41,8 +41,6 @@ pub(super) struct Exchange {
     weight: AtomicU32,
     /// What is left of the request's body, to be let go of with the exchange.
     rest: Mutex<Option<Incoming>>,
-    /// The request's body came to its end.
-    pub(super) received: AtomicBool,
 }
 
 /// What the request said.
@@ -76,7 +74,6 @@ impl Exchange {
             waiting: AtomicBool::new(true),
             weight: AtomicU32::new(0),
             rest: Mutex::default(),
-            received: AtomicBool::new(false),
         })
     }
 

@@ -1,23 +1,18 @@
-//! The gate under hyper: the one parser of HTTP/1 requests.
+//! The gate: the one parser of HTTP/1 requests.
 //!
-//! In: bytes of a client. Out, towards hyper: for each request a head that we wrote ourselves, whose framing is beyond
-//! doubt, and then exactly its body; towards the service: the [`Head`] as it was sent, through a [`Lane`]. The next head
-//! goes in only after the body's end, and after the service took the one before. What is refused enters as a plain request
-//! with a refusal in its place, so that its answer comes in order, and the connection ends there.
-//!
-//! What hyper reads can therefore not be misread: it never sees a byte of a head that a client sent.
+//! In: bytes of a client. Out: heads, as they were sent, and the bytes of their bodies, whose framing is decided here, once,
+//! and beyond doubt. The next head is looked for only behind the body's end. Behind a head that is refused for its form
+//! nothing is read: what follows could be anything.
 
 use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    mem::MaybeUninit,
+    io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use firewall_inspect::{
     chunk::{self, Chunks, Step},
     framing::Framing,
@@ -25,95 +20,29 @@ use firewall_inspect::{
     reason::Reason,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     time::Instant,
 };
 
-use super::stream::{ClientStream, Deadline};
+use super::{
+    outbox::Outbox,
+    stream::{ClientStream, Deadline},
+};
 
-/// Bytes asked of the client at once.
+/// Bytes asked of the client at once: for a head or a short body, and for a long one.
 const READ: usize = 8 << 10;
+const READ_LONG: usize = 64 << 10;
 
 /// How long a connection that is to end waits for one more request.
 pub(super) const LAST_REQUEST: Duration = Duration::from_secs(1);
 
-/// A head on its way to the service, or why there is none.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A head, or why there is none.
 pub(super) type Arrival = Result<Head, Reason>;
 
-/// What gate and service tell each other.
-#[derive(Default)]
-pub(super) struct Lane {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
-    arrivals: VecDeque<Arrival>,
-    /// The gate, waiting for the service.
-    waker: Option<Waker>,
-    upgrade: Upgrade,
-    /// Why the body of the request at hand broke off.
-    cut: Option<Reason>,
-    /// No further requests: the agent is going, or the client is banned.
-    closing: bool,
-    /// Nothing of the next request has come, and all answers have gone out.
-    resting: bool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Upgrade {
-    #[default]
-    None,
-    /// The service has not decided.
-    Asked,
-    Granted,
-}
-
-impl Lane {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The head of the request that hyper hands to the service. `None`: hyper saw a request that we did not feed it.
-    pub(super) fn take(&self) -> Option<Arrival> {
-        let mut inner = self.inner();
-        let arrival = inner.arrivals.pop_front();
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
-        arrival
-    }
-
-    /// The service's word on the upgrade that a head asked for: bytes pass freely from now on, or HTTP goes on.
-    pub(super) fn decide_upgrade(&self, granted: bool) {
-        let mut inner = self.inner();
-        if inner.upgrade == Upgrade::Asked {
-            inner.upgrade = if granted { Upgrade::Granted } else { Upgrade::None };
-        }
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// Why the body of the request at hand broke off, if the gate ended it.
-    pub(super) fn cut(&self) -> Option<Reason> {
-        self.inner().cut
-    }
-
-    /// Whether the client owes us a request, and we owe it nothing.
-    pub(super) fn is_resting(&self) -> bool {
-        self.inner().resting
-    }
-
-    /// No request is read after the one at hand.
-    pub(super) fn close(&self) {
-        let mut inner = self.inner();
-        inner.closing = true;
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
-    }
-}
+/// The body of a request is read by whoever sends it on, while the answer is written by another.
+pub(super) type SharedGate = Arc<Mutex<Gate>>;
 
 /// Bounds that the gate itself holds.
 #[derive(Clone, Copy)]
@@ -131,10 +60,6 @@ enum State {
     Head(Scan),
     Length(u64),
     Chunked(Box<Chunks>),
-    /// The head asked for an upgrade; nothing is read before the service decided.
-    Upgrade,
-    /// Bytes pass as they are.
-    Tunnel,
     /// Nothing more is read.
     Done,
 }
@@ -142,127 +67,190 @@ enum State {
 pub(super) struct Gate {
     io: ClientStream,
     limits: GateLimits,
-    lane: Arc<Lane>,
     /// Received, and not yet judged.
     input: BytesMut,
-    /// Canonical bytes that hyper has not read yet.
-    output: BytesMut,
     state: State,
     deadline: Deadline,
-    /// The client has yet to take what hyper writes.
-    unwritten: bool,
+    /// What is left to say of `100 Continue`, once somebody wants the body.
+    interim: &'static [u8],
 }
 
 impl Gate {
-    pub(super) fn new(io: ClientStream, limits: GateLimits, lane: Arc<Lane>) -> Self {
-        let state = State::Head(Scan::default());
-        let deadline = Deadline::none();
-        Self { io, limits, lane, input: BytesMut::new(), output: BytesMut::new(), state, deadline, unwritten: false }
+    pub(super) fn new(io: ClientStream, limits: GateLimits) -> Self {
+        let (state, deadline) = (State::Head(Scan::default()), Deadline::none());
+        Self { io, limits, input: BytesMut::new(), state, deadline, interim: b"" }
     }
 
-    /// Waits until there is something for hyper: a head, or the end.
-    pub(super) async fn next(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    /// Whether the last request is behind us, and another may come.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.state, State::Head(_))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !ready!(self.advance_head(cx))? {
-            self.state = State::Done;
+    /// The connection, and what came behind the last request.
+    pub(super) fn into_inner(mut self) -> ClientStream {
+        if !self.input.is_empty() {
+            self.io.unread(self.input.freeze());
         }
-        Poll::Ready(Ok(()))
+        self.io
     }
 
-    /// Reads and forgets what the client still sends, so that it reads our last answer before it sees a reset.
-    pub(super) async fn linger(mut self) {
-        const AT_MOST: usize = 1 << 20;
-        const WITHIN: Duration = Duration::from_secs(2);
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let drain = async {
-            if self.io.shutdown().await.is_err() {
-                return;
-            }
-            let mut sink = vec![0; 4096];
-            let mut read = 0;
-            while read < AT_MOST {
-                match self.io.read(&mut sink).await {
-                    Ok(count) if count > 0 => read += count,
-                    _ => return,
+    /// The next head; `None` at the end. With `closing`, a client whose next request is on its way gets its answer, and
+    /// with it the word that it was the last.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, closing: bool) -> Poll<io::Result<Option<Arrival>>> {
+        loop {
+            let State::Head(scan) = &mut self.state else { return Poll::Ready(Ok(None)) };
+            if !self.input.is_empty() {
+                match scan.advance(&self.input, &self.limits.head) {
+                    Ok(Some(range)) => {
+                        self.deadline.set(None);
+                        let mut raw = self.input.split_to(range.end);
+                        raw.advance(range.start);
+                        let arrival = head::parse(raw.freeze());
+                        match &arrival {
+                            Ok(head) if head.refusal.is_none() => self.expect_body(head),
+                            _ => self.state = State::Done,
+                        }
+                        return Poll::Ready(Ok(Some(arrival)));
+                    }
+                    Ok(None) => {}
+                    Err(reason) => {
+                        self.state = State::Done;
+                        return Poll::Ready(Ok(Some(Err(reason))));
+                    }
                 }
             }
-        };
-        let _out_of_time = tokio::time::timeout(WITHIN, drain).await;
+            let first = self.input.is_empty();
+            self.deadline.within(if first { self.limits.idle } else { self.limits.head_within });
+            if first && closing {
+                self.deadline.sooner(Instant::now() + LAST_REQUEST);
+            }
+            match self.poll_fill(cx, READ) {
+                Poll::Ready(count) => {
+                    if count? == 0 {
+                        return Poll::Ready(Ok(None));
+                    }
+                    if first {
+                        // Most heads come whole. For one that does not, another time begins to run.
+                        self.deadline.set(None);
+                    }
+                }
+                Poll::Pending => {
+                    if first {
+                        // An idle connection holds no buffer.
+                        self.input = BytesMut::new();
+                    }
+                    ready!(self.deadline.poll(cx));
+                    self.state = State::Done;
+                    let late = (!first).then_some(Err(Reason::HeadTimeout));
+                    return Poll::Ready(Ok(late));
+                }
+            }
+        }
     }
 
-    /// A request that is refused, in the place of what came: nothing after it is read.
-    fn refuse(&mut self, arrival: Arrival) {
-        // An answer to HEAD has no body, whatever its reason.
-        let head = matches!(&arrival, Ok(head) if head.method() == b"HEAD");
-        let method = if head { "HEAD" } else { "GET" };
-        self.output.extend_from_slice(method.as_bytes());
-        self.output.extend_from_slice(b" / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        self.lane.inner().arrivals.push_back(arrival);
-        self.state = State::Done;
-        self.input = BytesMut::new();
-    }
-
-    /// Feeds hyper the head of a request that may go on.
-    fn admit(&mut self, head: Head) {
-        let output = &mut self.output;
-        output.extend_from_slice(head.method());
-        output.extend_from_slice(match head.version {
-            Version::Http10 => b" / HTTP/1.0\r\nhost: x\r\n",
-            _ => b" / HTTP/1.1\r\nhost: x\r\n",
-        });
-        let closes = has_token(&head, "connection", b"close");
-        let upgrade = head.framing == Framing::None
-            && head.values("upgrade").next().is_some()
-            && has_token(&head, "connection", b"upgrade")
-            && !closes;
-        let closing = closes || self.lane.inner().closing;
-        if upgrade {
-            output.extend_from_slice(b"connection: upgrade\r\nupgrade: x\r\n");
-        } else if closing {
-            output.extend_from_slice(b"connection: close\r\n");
-        } else if head.version == Version::Http10 && has_token(&head, "connection", b"keep-alive") {
-            // hyper closes after HTTP/1.0 unless asked.
-            output.extend_from_slice(b"connection: keep-alive\r\n");
-        }
-        if head.version == Version::Http11 && has_token(&head, "expect", b"100-continue") {
-            output.extend_from_slice(b"expect: 100-continue\r\n");
-        }
+    fn expect_body(&mut self, head: &Head) {
         self.state = match head.framing {
-            Framing::None | Framing::Stream if upgrade => State::Upgrade,
-            Framing::None | Framing::Stream => State::Head(Scan::default()),
-            Framing::Length(length) => {
-                output.extend_from_slice(b"content-length: ");
-                output.extend_from_slice(length.to_string().as_bytes());
-                output.extend_from_slice(b"\r\n");
-                State::Length(length)
-            }
-            Framing::Chunked => {
-                output.extend_from_slice(b"transfer-encoding: chunked\r\n");
-                State::Chunked(Box::new(Chunks::new(self.limits.trailers)))
-            }
+            Framing::None | Framing::Stream | Framing::Length(0) => State::Head(Scan::default()),
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Chunked(Box::new(Chunks::new(self.limits.trailers))),
         };
-        output.extend_from_slice(b"\r\n");
-        let mut inner = self.lane.inner();
-        inner.cut = None;
-        inner.upgrade = if upgrade { Upgrade::Asked } else { Upgrade::None };
-        inner.arrivals.push_back(Ok(head));
+        let waits = !self.is_between() && head.version == Version::Http11 && has_token(head, "expect", b"100-continue");
+        self.interim = if waits { CONTINUE } else { b"" };
     }
 
-    /// Ends the body at hand.
-    fn cut(&mut self, reason: Reason) -> io::Error {
-        self.lane.inner().cut = Some(reason);
+    /// The next bytes of the body at hand; `None` behind its end.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Reason>>> {
+        if !self.input.is_empty() {
+            self.forgo_interim();
+        }
+        loop {
+            match &mut self.state {
+                State::Head(_) | State::Done => return Poll::Ready(None),
+                State::Length(left) if !self.input.is_empty() => {
+                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                    *left -= count as u64;
+                    if *left == 0 {
+                        self.state = State::Head(Scan::default());
+                    }
+                    return Poll::Ready(Some(Ok(self.input.split_to(count).freeze())));
+                }
+                State::Length(_) => {}
+                State::Chunked(chunks) => match chunks.advance(&self.input, 0) {
+                    Ok(Step::Data(range)) => {
+                        let mut data = self.input.split_to(range.end);
+                        data.advance(range.start);
+                        return Poll::Ready(Some(Ok(data.freeze())));
+                    }
+                    Ok(Step::End(end)) => {
+                        self.input.advance(end);
+                        self.state = State::Head(Scan::default());
+                        return Poll::Ready(None);
+                    }
+                    Ok(Step::More) => self.input.clear(),
+                    Err(reason) => return Poll::Ready(Some(Err(self.cut(reason)))),
+                },
+            }
+            let most = match &self.state {
+                State::Length(left) => usize::try_from(*left).unwrap_or(READ_LONG).clamp(READ, READ_LONG),
+                _ => READ,
+            };
+            if self.poll_interim(cx).is_err() {
+                return Poll::Ready(Some(Err(self.cut(Reason::BodyBrokenOff))));
+            }
+            if !matches!(ready!(self.poll_fill(cx, most)), Ok(1..)) {
+                return Poll::Ready(Some(Err(self.cut(Reason::BodyBrokenOff))));
+            }
+        }
+    }
+
+    /// Tells a client that waits for it to send its body. It may send before it has heard.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.interim.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, self.interim) {
+                Poll::Ready(count) => self.interim = &self.interim[count?..],
+                Poll::Pending => return Ok(()),
+            }
+            if self.interim.is_empty()
+                && let Poll::Ready(Err(error)) = Pin::new(&mut self.io).poll_flush(cx)
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says nothing in between, unless it has begun to.
+    fn forgo_interim(&mut self) {
+        if self.interim.len() == CONTINUE.len() {
+            self.interim = b"";
+        }
+    }
+
+    /// Sends an answer, or a part of one, behind what is left of an interim answer that has begun.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
+        self.forgo_interim();
+        self.poll_interim(cx)?;
+        if !self.interim.is_empty() {
+            return Poll::Pending;
+        }
+        outbox.poll_send(cx, Pin::new(&mut self.io))
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Ends the body at hand, and with it the connection.
+    fn cut(&mut self, reason: Reason) -> Reason {
         self.state = State::Done;
         self.input = BytesMut::new();
-        io::Error::new(io::ErrorKind::InvalidData, reason.name())
+        reason
     }
 
     /// Reads more of the client into `input`; 0 at its end.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(READ);
-        let mut buffer = ReadBuf::uninit(uninit(&mut self.input));
+    fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.input.reserve(most);
+        let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         // SAFETY: `poll_read` initialised that many bytes behind those which are there already.
@@ -270,241 +258,18 @@ impl Gate {
         Poll::Ready(Ok(count))
     }
 
-    /// Makes progress until there is output, or the client must send more. `false` at the end.
-    fn advance_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        loop {
-            let State::Head(scan) = &mut self.state else { return Poll::Ready(Ok(true)) };
-            if !self.input.is_empty() {
-                {
-                    let mut inner = self.lane.inner();
-                    if !inner.arrivals.is_empty() {
-                        inner.waker = Some(cx.waker().clone());
-                        return Poll::Pending;
-                    }
-                }
-                match scan.advance(&self.input, &self.limits.head) {
-                    Ok(Some(range)) => {
-                        self.deadline.set(None);
-                        let mut raw = self.input.split_to(range.end);
-                        raw.advance(range.start);
-                        match head::parse(raw.freeze()) {
-                            Ok(head) if head.refusal.is_none() => self.admit(head),
-                            other => self.refuse(other),
-                        }
-                        if self.input.is_empty() {
-                            // An idle connection holds no buffer.
-                            self.input = BytesMut::new();
-                        }
-                        return Poll::Ready(Ok(true));
-                    }
-                    Ok(None) => {}
-                    Err(reason) => {
-                        self.refuse(Err(reason));
-                        return Poll::Ready(Ok(true));
-                    }
-                }
-            }
-            if !self.deadline.is_set() {
-                // Not before the answer to the last request: only then is a connection idle. Of the next head some may
-                // have come with the last one.
-                let within = if self.input.is_empty() { self.limits.idle } else { self.limits.head_within };
-                self.deadline.set(Some(Instant::now() + within));
-            }
-            if self.input.is_empty() && self.lane.inner().closing {
-                // A client whose next request is on its way gets its answer, and with it the word that it was the last.
-                let soon = Instant::now() + LAST_REQUEST;
-                self.deadline.sooner(soon);
-            }
-            let began = self.input.is_empty();
-            match self.fill(cx) {
-                Poll::Ready(count) => {
-                    if count? == 0 {
-                        return Poll::Ready(Ok(false));
-                    }
-                    if began {
-                        self.lane.inner().resting = false;
-                        self.deadline.set(Some(Instant::now() + self.limits.head_within));
-                    }
-                }
-                Poll::Pending => {
-                    if self.input.is_empty() {
-                        self.input = BytesMut::new();
-                        let mut inner = self.lane.inner();
-                        inner.waker = Some(cx.waker().clone());
-                        // hyper asks for a head once its answer to the last request is written, if not taken.
-                        inner.resting = !self.unwritten;
-                    }
-                    ready!(self.deadline.poll(cx));
-                    if self.input.is_empty() {
-                        return Poll::Ready(Ok(false));
-                    }
-                    self.refuse(Err(Reason::HeadTimeout));
-                    return Poll::Ready(Ok(true));
-                }
-            }
+    /// Reads and forgets what the client sends: how many bytes now, 0 at its end.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        self.input.clear();
+        match ready!(self.poll_fill(cx, READ)) {
+            Ok(count) => Poll::Ready(count),
+            Err(_) => Poll::Ready(0),
         }
     }
-
-    /// Turns what is there of a chunked body into canonical chunks, reading until there is some output.
-    fn advance_chunks(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let State::Chunked(chunks) = &mut self.state else { return Poll::Ready(Ok(())) };
-            let mut used = 0;
-            let ended = loop {
-                match chunks.advance(&self.input, used) {
-                    Ok(Step::Data(data)) => {
-                        used = data.end;
-                        write_chunk(&mut self.output, &self.input[data]);
-                    }
-                    Ok(Step::More) => {
-                        used = self.input.len();
-                        break false;
-                    }
-                    Ok(Step::End(end)) => {
-                        used = end;
-                        break true;
-                    }
-                    Err(reason) => return Poll::Ready(Err(self.cut(reason))),
-                }
-            };
-            self.input.advance(used);
-            if ended {
-                self.output.extend_from_slice(b"0\r\n\r\n");
-                self.state = State::Head(Scan::default());
-            }
-            if !self.output.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            if ready!(self.fill(cx))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-    }
-}
-
-fn write_chunk(output: &mut BytesMut, data: &[u8]) {
-    output.reserve(data.len() + 12);
-    output.extend_from_slice(chunk::size_line(data.len() as u64).as_ref());
-    output.extend_from_slice(data);
-    output.extend_from_slice(b"\r\n");
 }
 
 /// Whether a comma-separated header holds this token, in any case.
 fn has_token(head: &Head, name: &str, token: &[u8]) -> bool {
     let mut values = head.values(name).flat_map(|value| value.split(|byte| *byte == b','));
     values.any(|value| value.trim_ascii().eq_ignore_ascii_case(token))
-}
-
-fn uninit(buffer: &mut BytesMut) -> &mut [MaybeUninit<u8>] {
-    buffer.spare_capacity_mut()
-}
-
-impl hyper::rt::Read for Gate {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            if !this.output.is_empty() {
-                let count = this.output.len().min(buf.remaining());
-                buf.put_slice(&this.output[..count]);
-                this.output.advance(count);
-                if this.output.is_empty() {
-                    this.output = BytesMut::new();
-                }
-                return Poll::Ready(Ok(()));
-            }
-            match &mut this.state {
-                State::Head(_) => ready!(this.poll_next(cx))?,
-                State::Length(rest) => {
-                    let room = usize::try_from(*rest).unwrap_or(usize::MAX).min(buf.remaining());
-                    let count = if this.input.is_empty() {
-                        // SAFETY: only bytes that were initialised are counted as filled below.
-                        let mut space = ReadBuf::uninit(&mut unsafe { buf.as_mut() }[..room]);
-                        ready!(Pin::new(&mut this.io).poll_read(cx, &mut space))?;
-                        let count = space.filled().len();
-                        // SAFETY: `poll_read` initialised that many bytes.
-                        unsafe { buf.advance(count) };
-                        count
-                    } else {
-                        let count = room.min(this.input.len());
-                        buf.put_slice(&this.input[..count]);
-                        this.input.advance(count);
-                        count
-                    };
-                    *rest -= count as u64;
-                    if *rest == 0 {
-                        this.state = State::Head(Scan::default());
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                State::Chunked(_) => ready!(this.advance_chunks(cx))?,
-                State::Upgrade => {
-                    let mut inner = this.lane.inner();
-                    match inner.upgrade {
-                        Upgrade::Asked => {
-                            inner.waker = Some(cx.waker().clone());
-                            return Poll::Pending;
-                        }
-                        Upgrade::Granted => {
-                            drop(inner);
-                            this.output = std::mem::take(&mut this.input);
-                            this.state = State::Tunnel;
-                        }
-                        Upgrade::None => {
-                            drop(inner);
-                            this.state = State::Head(Scan::default());
-                        }
-                    }
-                }
-                State::Tunnel => {
-                    // SAFETY: only bytes that were initialised are counted as filled below.
-                    let mut space = ReadBuf::uninit(unsafe { buf.as_mut() });
-                    ready!(Pin::new(&mut this.io).poll_read(cx, &mut space))?;
-                    let count = space.filled().len();
-                    // SAFETY: `poll_read` initialised that many bytes.
-                    unsafe { buf.advance(count) };
-                    return Poll::Ready(Ok(()));
-                }
-                // hyper takes no bytes for the end of the stream.
-                State::Done => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-impl hyper::rt::Write for Gate {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.unwritten = true;
-        Pin::new(&mut this.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        // hyper flushes after it has written all it has.
-        this.unwritten = false;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.unwritten = true;
-        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
-    }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +17,19 @@ use tokio::sync::Notify;
 pub(super) struct Handle {
     /// Ends it as soon as no request is under way.
     pub(super) drain: Notify,
+    draining: AtomicBool,
     /// Ends it at once.
     pub(super) abort: Notify,
 }
 
 impl Handle {
     pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
         self.drain.notify_one();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     pub(super) fn abort(&self) {

@@ -5,11 +5,8 @@
 //! word for who it is.
 
 use std::{
-    future::Future,
     net::SocketAddr,
-    pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
@@ -22,25 +19,22 @@ use firewall_inspect::{
     reason::{Blame, Reason},
     reputation,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
-use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until};
 
 use super::{
-    body::{RequestBody, ResponseBody},
-    connection::{Connection, Peer},
+    body::{RequestBody, ResponseBody, Source},
+    connection::{Connection, Tunnel},
     exchange::{self, Exchange},
-    upstream::{self, Lease, Route},
+    outgoing::Outgoing,
+    stream::ClientStream,
+    upstream::{self, AnswerBody, Lease, Route},
 };
 use crate::events::request::{Verdict, excerpt};
 
 /// Bytes of a method, and of a path, that a record keeps.
 const METHOD: usize = 32;
 const PATH: usize = 1024;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The connection ends without an answer.
 #[derive(Debug)]
@@ -55,27 +49,6 @@ impl std::fmt::Display for Closed {
 impl std::error::Error for Closed {}
 
 type Answer = Result<Response<ResponseBody>, Closed>;
-
-/// A request of HTTP/1: hyper's is the one we fed it, the head came by the lane.
-pub(super) async fn http1(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
-    let Some(arrival) = connection.lane.take() else { return Err(Closed) };
-    let arrival =
-        arrival.and_then(|head| if agrees(&head, &request) { Ok(head) } else { Err(Reason::FramingMismatch) });
-    handle(connection, arrival, request).await
-}
-
-/// Whether hyper read the framing that the gate decided.
-fn agrees(head: &Head, request: &Request<Incoming>) -> bool {
-    if head.refusal.is_some() {
-        return true;
-    }
-    let length = request.body().size_hint().exact();
-    match head.framing {
-        Framing::None | Framing::Stream => length == Some(0),
-        Framing::Length(expected) => length == Some(expected),
-        Framing::Chunked => length.is_none(),
-    }
-}
 
 /// A request of HTTP/2.
 pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming>) -> Answer {
@@ -93,18 +66,19 @@ pub(super) async fn http2(connection: Arc<Connection>, request: Request<Incoming
     };
     let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let arrival = head::from_http2(asked, fields, &policy.head_limits());
-    handle(connection, arrival, request).await
+    handle(&connection, arrival, Source::Http2(request.into_body())).await
 }
 
-async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, request: Request<Incoming>) -> Answer {
+/// Answers a request, of either HTTP.
+pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, Reason>, source: Source) -> Answer {
+    let http2 = matches!(source, Source::Http2(_));
     let Some(policy) = connection.slot.policy() else { return Err(Closed) };
     let head = match arrival {
         Ok(head) => head,
         Err(reason) => {
             let told = exchange::Request::default();
             let exchange = Exchange::new(&connection.worker, &policy, &connection.peer, told);
-            connection.watch(&exchange);
-            return refuse(&connection, &exchange, None, reason);
+            return refuse(&exchange, None, reason);
         }
     };
     let peer = &connection.peer;
@@ -124,59 +98,56 @@ async fn handle(connection: Arc<Connection>, arrival: Result<Head, Reason>, requ
         }),
     };
     let exchange = Exchange::new(&connection.worker, &policy, peer, told);
-    connection.watch(&exchange);
+    if http2 {
+        connection.watch(&exchange);
+    }
     let (client, judged) = match (client, judged) {
         (Ok(client), _) if !policy.monitors() && connection.worker.reputation().refuses(client.address) => {
-            return refuse(&connection, &exchange, Some(&head), Reason::Reputation);
+            return refuse(&exchange, Some(&head), Reason::Reputation);
         }
         (Ok(client), Ok(judged)) => (client, judged),
-        (_, Err(reason)) | (Err(reason), _) => return refuse(&connection, &exchange, Some(&head), reason),
+        (_, Err(reason)) | (Err(reason), _) => return refuse(&exchange, Some(&head), reason),
     };
     if policy.monitors() && connection.worker.reputation().refuses(client.address) {
         exchange.fail(Verdict::Monitor, Reason::Reputation);
     } else if let Some(reason) = judged.monitored {
         exchange.fail(Verdict::Monitor, reason);
     }
-    if judged.upgrade.is_none() {
-        connection.lane.decide_upgrade(false);
-    }
     let grpc = is_grpc(&head);
-    let http2 = judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc);
-    let outgoing = match outgoing(peer, &head, &judged, &client, http2) {
+    let outgoing = match Outgoing::new(peer, &head, &judged, &client) {
         Ok(outgoing) => outgoing,
-        Err(reason) => return refuse(&connection, &exchange, Some(&head), reason),
+        Err(reason) => return refuse(&exchange, Some(&head), reason),
     };
-    let (parts, body) = request.into_parts();
     let port = if client.proxies.is_empty() { peer.address.port() } else { 0 };
     let route = Route {
         upstream: &policy.upstream,
         peer,
         client: SocketAddr::new(client.address, port),
         host: head.host.as_deref(),
-        http2,
+        http2: judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc),
         upgrade: judged.upgrade.is_some(),
     };
-    let lane = (head.version != Version::Http2).then(|| Arc::clone(&connection.lane));
-    let body = RequestBody::new(body, Arc::clone(&exchange), lane, grpc, head.version == Version::Http2);
-    let sending = pin!(upstream::send(&connection.worker, &route, outgoing.map(|()| body)));
-    match in_time(&exchange, policy.config.timeouts.upstream, sending).await {
-        Ok((answer, lease)) => {
+    let body = RequestBody::new(source, Arc::clone(&exchange), grpc);
+    match upstream::send(&connection.worker, &route, &outgoing, body, &exchange).await {
+        Ok((answer, body)) => {
             exchange.upstream_answered();
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS && switches(&judged, &answer) {
-                return Ok(upgraded(&connection, exchange, Request::from_parts(parts, ()), answer));
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+                && switches(&judged, &answer)
+                && let AnswerBody::Http1(lease) = body
+            {
+                return Ok(upgraded(connection, exchange, answer, lease));
             }
-            if !is_plain(&answer) {
-                return refuse(&connection, &exchange, Some(&head), Reason::UpstreamProtocol);
+            if !is_plain(&answer, &body) {
+                return refuse(&exchange, Some(&head), Reason::UpstreamProtocol);
             }
-            connection.lane.decide_upgrade(false);
             let bodiless = head.method() == b"HEAD"
                 || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-            Ok(pass(exchange, answer, lease, bodiless, grpc))
+            Ok(pass(exchange, answer, body, bodiless, grpc))
         }
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
             let reason = exchange.cut().unwrap_or(reason);
-            refuse(&connection, &exchange, Some(&head), reason)
+            refuse(&exchange, Some(&head), reason)
         }
     }
 }
@@ -190,94 +161,32 @@ fn is_grpc(head: &Head) -> bool {
 }
 
 /// Whether the upstream switches to what the client asked for, and to nothing else.
-fn switches(judged: &Judged, answer: &Response<Incoming>) -> bool {
+fn switches(judged: &Judged, answer: &Response<()>) -> bool {
     let mut tokens = answer.headers().get_all(header::UPGRADE).iter();
     let token = tokens.next().filter(|_| tokens.next().is_none());
     token.zip(judged.upgrade.as_ref()).is_some_and(|(token, asked)| token.as_bytes().eq_ignore_ascii_case(asked))
 }
 
-/// Whether the end of an answer is beyond doubt, for whoever reads it after us as well, and nobody switches protocols.
-fn is_plain(answer: &Response<Incoming>) -> bool {
-    let headers = answer.headers();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let framed = match (lengths.next(), codings.next()) {
-        (None, None) => true,
-        (Some(length), None) => length.as_bytes().iter().all(u8::is_ascii_digit),
-        (None, Some(coding)) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
+/// Whether nobody switches protocols, and the end of the answer is beyond doubt for whoever reads it after us as well. Of
+/// HTTP/1, the connection it came over has seen to the latter.
+fn is_plain(answer: &Response<()>, body: &AnswerBody) -> bool {
+    let framed = || {
+        let mut lengths = answer.headers().get_all(header::CONTENT_LENGTH).iter();
+        let length = lengths.next().is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+        length && lengths.next().is_none() && !answer.headers().contains_key(header::TRANSFER_ENCODING)
     };
-    framed && lengths.next().is_none() && codings.next().is_none() && !answer.status().is_informational()
-}
-
-/// Waits for the upstream's answer: so long after the request's body last moved.
-async fn in_time<T>(
-    exchange: &Exchange,
-    patience: Duration,
-    mut sending: Pin<&mut impl Future<Output = Result<T, Reason>>>,
-) -> Result<T, Reason> {
-    let mut until = Instant::now() + patience;
-    loop {
-        tokio::select! {
-            biased;
-            result = sending.as_mut() => return result,
-            () = sleep_until(until) => {
-                let still = exchange.still_for();
-                if still >= patience {
-                    return Err(Reason::UpstreamTimeout);
-                }
-                until = Instant::now() + (patience - still);
-            }
-        }
-    }
-}
-
-/// The head that goes upstream.
-fn outgoing(
-    peer: &Peer,
-    head: &Head,
-    judged: &Judged,
-    client: &forwarded::Client,
-    http2: bool,
-) -> Result<Request<()>, Reason> {
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method()).map_err(|_| Reason::Method)?;
-    let target = if judged.target.is_empty() { Bytes::from_static(b"/") } else { judged.target.clone() };
-    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Reason::MalformedTarget)?;
-    let headers = request.headers_mut();
-    headers.reserve(head.fields.len() + 4);
-    let value = |bytes: Bytes| HeaderValue::from_maybe_shared(bytes).map_err(|_| Reason::ControlCharacter);
-    for (name, sent) in fields::upstream(head, http2)? {
-        let name = HeaderName::from_bytes(name).map_err(|_| Reason::HeaderName)?;
-        headers.append(name, value(head.raw.slice_ref(sent))?);
-    }
-    let host = match head.authority() {
-        Some(authority) => Bytes::copy_from_slice(authority),
-        // HTTP/1.0 goes on as HTTP/1.1, which has one: where the client went.
-        None => SocketAddr::new(peer.local.ip(), peer.local.port()).to_string().into(),
-    };
-    headers.insert(header::HOST, value(host)?);
-    if let Some(token) = &judged.upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, value(token.clone())?);
-    }
-    let https = client.speaks_tls(peer.tls.is_some());
-    let forwarded = forwarded::forwarded(client, https, head.authority());
-    headers.insert(header::FORWARDED, value(forwarded.into())?);
-    headers.insert(X_FORWARDED_FOR, value(forwarded::x_forwarded_for(client).into())?);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(forwarded::x_forwarded_proto(https)));
-    Ok(request)
+    !answer.status().is_informational() && (matches!(body, AnswerBody::Http1(_)) || framed())
 }
 
 /// The upstream's answer, on its way to the client.
 fn pass(
     exchange: Arc<Exchange>,
-    answer: Response<Incoming>,
-    lease: Lease,
+    answer: Response<()>,
+    body: AnswerBody,
     bodiless: bool,
     grpc: bool,
 ) -> Response<ResponseBody> {
-    let (mut parts, body) = answer.into_parts();
+    let (mut parts, ()) = answer.into_parts();
     clean(&mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions.clear();
@@ -285,11 +194,11 @@ fn pass(
     let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
     });
-    let body = if bodiless && !body.is_end_stream() {
-        // Over HTTP/2, some servers send a body even so.
+    let body = if bodiless && matches!(body, AnswerBody::Http2(_)) {
+        // Some servers send a body even so.
         ResponseBody::own(Bytes::new(), exchange)
     } else {
-        ResponseBody::upstream(body, exchange, lease, grpc || events)
+        ResponseBody::upstream(body, exchange, grpc || events)
     };
     Response::from_parts(parts, body)
 }
@@ -309,43 +218,31 @@ fn clean(headers: &mut HeaderMap) {
 
 /// A 101 with the token that the client asked for: bytes pass from now on.
 fn upgraded(
-    connection: &Arc<Connection>,
+    connection: &Connection,
     exchange: Arc<Exchange>,
-    mut request: Request<()>,
-    mut answer: Response<Incoming>,
+    answer: Response<()>,
+    lease: Lease,
 ) -> Response<ResponseBody> {
-    let (client, upstream) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut answer));
-    let (mut parts, _) = answer.into_parts();
+    let (mut parts, ()) = answer.into_parts();
     let token = parts.headers.get(header::UPGRADE).cloned();
     clean(&mut parts.headers);
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(token) = token {
         parts.headers.insert(header::UPGRADE, token);
     }
-    parts.extensions.clear();
-    parts.version = http::Version::default();
     exchange.answered(101);
-    connection.lane.decide_upgrade(true);
-    let tunnel = Arc::clone(&exchange);
-    connection.tunnels(async move {
-        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        let _counted = tunnel.policy().metrics.tunnel();
-        if let Ok((up, down)) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-            tunnel.took(usize::try_from(up).unwrap_or(usize::MAX));
-            tunnel.gave(usize::try_from(down).unwrap_or(usize::MAX));
-        }
-    });
+    let (transport, ahead) = lease.link.into_parts();
+    let patience = exchange.policy().config.timeouts.idle;
+    let upstream = ClientStream::new(transport, ahead, patience, Arc::default());
+    let tunnel = Tunnel { upstream, exchange: Arc::clone(&exchange) };
+    *connection.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tunnel));
     Response::from_parts(parts, ResponseBody::own(Bytes::new(), exchange))
 }
 
 /// Our own answer.
-fn refuse(connection: &Connection, exchange: &Arc<Exchange>, head: Option<&Head>, reason: Reason) -> Answer {
+fn refuse(exchange: &Arc<Exchange>, head: Option<&Head>, reason: Reason) -> Answer {
     exchange.weighs(reputation::weight(reason, head));
     let failed = reason.status() >= 500 && reason.blame() == Blame::Nobody;
     exchange.fail(if failed { Verdict::Fail } else { Verdict::Refuse }, reason);
-    connection.refused.store(true, Ordering::Relaxed);
-    connection.lane.decide_upgrade(false);
     let status = reason.status();
     if status == 0 {
         return Err(Closed);

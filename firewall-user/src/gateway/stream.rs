@@ -19,9 +19,9 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
-/// The transport.
+/// The transport, of either side.
 pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -97,8 +97,11 @@ impl Deadline {
         self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    pub(super) fn is_set(&self) -> bool {
-        self.at.is_some()
+    /// Sets it if it is not set.
+    pub(super) fn within(&mut self, time: Duration) {
+        if self.at.is_none() {
+            self.at = Some(Instant::now() + time);
+        }
     }
 
     /// Ready once the deadline has passed; registers for it otherwise.
@@ -130,6 +133,12 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
+    /// Bytes that were read too far go before what comes next.
+    pub(super) fn unread(&mut self, ahead: Bytes) {
+        debug_assert!(self.ahead.is_empty(), "what was read ahead comes first");
+        self.ahead = ahead;
+    }
+
     /// `patience`: how long the peer may take none of our bytes.
     pub(super) fn new(transport: Transport, ahead: Bytes, patience: Duration, slow: Arc<AtomicBool>) -> Self {
         Self { transport, ahead, stalled: Deadline::none(), patience, slow }
@@ -142,9 +151,7 @@ impl ClientStream {
                 Poll::Ready(done)
             }
             Poll::Pending => {
-                if !self.stalled.is_set() {
-                    self.stalled.set(Some(Instant::now() + self.patience));
-                }
+                self.stalled.within(self.patience);
                 ready!(self.stalled.poll(cx));
                 self.slow.store(true, Ordering::Relaxed);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

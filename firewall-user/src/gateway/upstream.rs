@@ -1,38 +1,45 @@
 //! Connections to the upstream: opened, kept for the next request, given up in doubt.
 //!
 //! In: where a request goes, and the request. Out: the head of the answer, and a [`Lease`] on the connection its body comes
-//! over. A connection serves again only after an answer that came whole, to a request that was sent whole; hyper drops one
-//! that has bytes nobody asked for. A request of which a byte was sent is never sent again.
+//! over. A connection serves again only after an answer that came whole, to a request that was sent whole, and not if it has
+//! bytes that nobody asked for. A request of which a byte was sent is never sent again.
+
+mod link;
 
 use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use firewall_inspect::{forwarded, reason::Reason};
-use http::{HeaderValue, Request, Response};
-use hyper::{
-    body::{Body as _, Incoming},
-    client::conn::{TrySendError, http1, http2},
-};
+use http::Response;
+use http_body::Body as _;
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 use tokio_rustls::TlsConnector;
 
+use self::link::Link;
+pub(super) use self::link::RequestFraming;
 use super::{
     body::RequestBody,
     connection::Peer,
+    exchange::Exchange,
+    outgoing::Outgoing,
     policy::{Target, UpstreamPolicy},
+    stream::Transport,
     worker::Worker,
 };
+
 /// How long a connection waits for the next request. Shorter than what servers usually allow (Node.js: 5 seconds), so that
 /// they seldom close one just when we use it.
 const KEEP: Duration = Duration::from_secs(4);
@@ -59,34 +66,35 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    link: Box<Link>,
     since: Instant,
 }
 
-/// A connection in use.
+/// A connection that an answer comes over.
 pub(super) struct Lease {
-    back: Option<(Arc<Worker>, Key, http1::SendRequest<RequestBody>)>,
+    pub(super) link: Box<Link>,
+    worker: Arc<Worker>,
+    key: Key,
 }
 
 impl Lease {
-    /// The answer is over: the next request may have the connection.
-    pub(super) fn give_back(self) {
-        let Some((worker, key, mut sender)) = self.back else { return };
-        if sender.is_ready() {
-            worker.pool().put(key, sender);
-            return;
+    /// The answer is over: the next request may have the connection, if nothing speaks against it.
+    pub(super) fn give_back(mut self) {
+        if self.link.is_over() {
+            self.link.rest();
+            self.worker.pool().put(self.key, self.link);
         }
-        // hyper has yet to notice the end of the answer itself.
-        tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(KEEP, sender.ready()).await {
-                worker.pool().put(key, sender);
-            }
-        });
     }
 }
 
+/// The body of an answer.
+pub(super) enum AnswerBody {
+    Http1(Lease),
+    Http2(Incoming),
+}
+
 enum Sender {
-    Http1 { sender: http1::SendRequest<RequestBody>, used: bool },
+    Http1(Box<Link>),
     Http2 { sender: http2::SendRequest<RequestBody>, used: bool },
 }
 
@@ -113,17 +121,17 @@ impl Pool {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, key: Key, sender: http1::SendRequest<RequestBody>) {
+    fn put(&self, key: Key, link: Box<Link>) {
         let mut idle = self.idle();
         let kept = idle.entry(key).or_default();
         if kept.len() < KEEP_AT_MOST {
-            kept.push(Idle { sender, since: Instant::now() });
+            kept.push(Idle { link, since: Instant::now() });
         }
     }
 
     fn take(&self, key: &Key, route: &Route<'_>) -> Option<Sender> {
-        if let Some(sender) = self.shared().get(key)
-            && !route.upgrade
+        if !route.upgrade
+            && let Some(sender) = self.shared().get(key)
             && !sender.is_closed()
         {
             return Some(Sender::Http2 { sender: sender.clone(), used: true });
@@ -133,31 +141,34 @@ impl Pool {
         }
         let mut idle = self.idle();
         let kept = idle.get_mut(key)?;
-        while let Some(Idle { sender, since }) = kept.pop() {
-            if sender.is_ready() && since.elapsed() < KEEP {
-                return Some(Sender::Http1 { sender, used: true });
+        while let Some(Idle { mut link, since }) = kept.pop() {
+            if since.elapsed() < KEEP && link.is_quiet() {
+                return Some(Sender::Http1(link));
             }
         }
         None
     }
 
-    /// Lets go of connections that nobody used for long.
+    /// Lets go of connections that nobody used for long, or that the upstream has ended.
     pub(super) fn sweep(&self) {
         self.idle().retain(|_, kept| {
-            kept.retain(|idle| idle.since.elapsed() < KEEP && !idle.sender.is_closed());
+            kept.retain_mut(|idle| idle.since.elapsed() < KEEP && idle.link.is_quiet());
             !kept.is_empty()
         });
         self.shared().retain(|_, sender| !sender.is_closed());
     }
 }
 
-/// Sends `request` and waits for the head of its answer.
+/// Sends the request and waits for the head of its answer.
 pub(super) async fn send(
     worker: &Arc<Worker>,
     route: &Route<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Lease), Reason> {
+    outgoing: &Outgoing<'_>,
+    mut body: RequestBody,
+    exchange: &Exchange,
+) -> Result<(Response<()>, AnswerBody), Reason> {
     let key = route.key();
+    let patience = exchange.policy().config.timeouts.upstream;
     loop {
         let connection = match worker.pool().take(&key, route) {
             Some(connection) => connection,
@@ -169,22 +180,32 @@ pub(super) async fn send(
             }
         };
         match connection {
-            Sender::Http1 { mut sender, used } => {
-                prepare(&mut request, route, false);
-                match sender.try_send_request(request).await {
-                    Ok(answer) => {
-                        return Ok((answer, Lease { back: Some((Arc::clone(worker), key, sender)) }));
-                    }
-                    Err(error) => request = unsent(error, used)?,
-                }
+            Sender::Http1(mut link) => {
+                let framing = match body.size_hint().exact() {
+                    Some(length) => RequestFraming::Length(length),
+                    None => RequestFraming::Chunked,
+                };
+                outgoing.write(link.head(), framing)?;
+                link.begin(body, framing);
+                let answer = link.answer(outgoing.method(), exchange, patience).await?;
+                let lease = Lease { link, worker: Arc::clone(worker), key };
+                return Ok((answer, AnswerBody::Http1(lease)));
             }
             Sender::Http2 { mut sender, used } => {
-                prepare(&mut request, route, true);
-                match sender.try_send_request(request).await {
-                    Ok(answer) => return Ok((answer, Lease { back: None })),
-                    Err(error) => {
+                let request = outgoing.request(route.upstream.tls.is_some())?.map(|()| body);
+                let sending = pin!(sender.try_send_request(request));
+                match in_time(exchange, patience, sending).await? {
+                    Ok(answer) => {
+                        let (head, body) = answer.into_parts();
+                        return Ok((Response::from_parts(head, ()), AnswerBody::Http2(body)));
+                    }
+                    Err(mut error) => {
                         worker.pool().shared().remove(&key);
-                        request = unsent(error, used)?;
+                        // Only if no byte of it was sent, over a connection that had been used before.
+                        match error.take_message() {
+                            Some(request) if used => body = request.into_body(),
+                            _ => return Err(Reason::UpstreamProtocol),
+                        }
                     }
                 }
             }
@@ -192,37 +213,25 @@ pub(super) async fn send(
     }
 }
 
-/// The request, if no byte of it was sent over a connection that had been used before.
-fn unsent(mut error: TrySendError<Request<RequestBody>>, used: bool) -> Result<Request<RequestBody>, Reason> {
-    match error.take_message() {
-        Some(request) if used => Ok(request),
-        _ => Err(Reason::UpstreamProtocol),
-    }
-}
-
-/// HTTP/2 names scheme and authority in the request line, HTTP/1.1 the authority in `Host`.
-fn prepare(request: &mut Request<RequestBody>, route: &Route<'_>, http2: bool) {
-    *request.version_mut() = if http2 { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
-    if !http2 {
-        if request.body().size_hint().exact().is_none() {
-            // Of itself, hyper would leave such a body out of a GET.
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(http::header::TRANSFER_ENCODING, chunked);
+/// Waits for the upstream's answer: so long after the request's body last moved.
+async fn in_time<T>(
+    exchange: &Exchange,
+    patience: Duration,
+    mut sending: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Reason> {
+    let mut until = tokio::time::Instant::now() + patience;
+    loop {
+        tokio::select! {
+            biased;
+            result = sending.as_mut() => return Ok(result),
+            () = sleep_until(until) => {
+                let still = exchange.still_for();
+                if still >= patience {
+                    return Err(Reason::UpstreamTimeout);
+                }
+                until = tokio::time::Instant::now() + (patience - still);
+            }
         }
-        return;
-    }
-    request.headers_mut().remove(http::header::TRANSFER_ENCODING);
-    let host = request.headers_mut().remove(http::header::HOST);
-    let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let scheme = if route.upstream.tls.is_some() { "https" } else { "http" };
-    let path = request.uri().path_and_query().cloned();
-    let uri = http::Uri::builder().scheme(scheme).authority(authority);
-    let uri = match path {
-        Some(path) => uri.path_and_query(path),
-        None => uri.path_and_query("/"),
-    };
-    if let Ok(uri) = uri.build() {
-        *request.uri_mut() = uri;
     }
 }
 
@@ -245,7 +254,9 @@ async fn connect(worker: &Arc<Worker>, route: &Route<'_>, key: &Key) -> Result<S
         let header = forwarded::proxy_v2(route.client, route.peer.local);
         stream.write_all(&header).await.map_err(|_| Reason::UpstreamProtocol)?;
     }
-    let Some(tls) = &route.upstream.tls else { return shake(worker, stream, route.http2, key).await };
+    let Some(tls) = &route.upstream.tls else {
+        return shake(worker, Transport::Plain(stream), route.http2, key).await;
+    };
     let name = tls.server_name.as_deref().or(route.host).unwrap_or("");
     let name = ServerName::try_from(name.to_owned()).map_err(|_| Reason::UpstreamTls)?;
     let stream = TlsConnector::from(tls.config(route.http2, route.upgrade)).connect(name, stream).await;
@@ -254,31 +265,23 @@ async fn connect(worker: &Arc<Worker>, route: &Route<'_>, key: &Key) -> Result<S
         Reason::UpstreamTls
     })?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    shake(worker, stream, http2, key).await
+    shake(worker, Transport::Tls(Box::new(stream.into())), http2, key).await
 }
 
 /// Starts HTTP on a connection.
-async fn shake(
-    worker: &Arc<Worker>,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    http2: bool,
-    key: &Key,
-) -> Result<Sender, Reason> {
-    if http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(20))
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = connection.map_err(|_| Reason::UpstreamProtocol)?;
-        tokio::spawn(connection);
-        worker.pool().shared().insert(key.clone(), sender.clone());
-        return Ok(Sender::Http2 { sender, used: false });
+async fn shake(worker: &Arc<Worker>, stream: Transport, http2: bool, key: &Key) -> Result<Sender, Reason> {
+    if !http2 {
+        return Ok(Sender::Http1(Link::new(stream)));
     }
-    let connection = http1::Builder::new().max_buf_size(256 << 10).handshake(TokioIo::new(stream)).await;
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .handshake(TokioIo::new(stream))
+        .await;
     let (sender, connection) = connection.map_err(|_| Reason::UpstreamProtocol)?;
-    tokio::spawn(connection.with_upgrades());
-    Ok(Sender::Http1 { sender, used: false })
+    tokio::spawn(connection);
+    worker.pool().shared().insert(key.clone(), sender.clone());
+    Ok(Sender::Http2 { sender, used: false })
 }
 
 async fn dial(route: &Route<'_>) -> Result<TcpStream, Reason> {
