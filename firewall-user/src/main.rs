@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+/// Why not the system's, ARCHITECTURE.md tells.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,8 +1,8 @@
 //! The LAN layer's gateway: takes connections for the protected APIs, judges every request, and forwards what may go on.
 //!
 //! `policy` is what a reload swaps; `worker` the threads and where they accept; `connection` a client from accept to end;
-//! `gate` the one parser of HTTP/1 under hyper; `service` a request on its way; `upstream` the connections behind;
-//! `reputation` what clients earn. Judgement itself is in `firewall-inspect`.
+//! `gate` the one parser of HTTP/1, `http1` what answers behind it; `service` a request on its way; `upstream` the connections
+//! behind; `reputation` what clients earn. Judgement itself is in `firewall-inspect`.
 
 mod body;
 mod connection;

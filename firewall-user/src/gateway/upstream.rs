@@ -80,7 +80,7 @@ pub(super) struct Lease {
 impl Lease {
     /// The answer is over: the next request may have the connection, if nothing speaks against it.
     pub(super) fn give_back(mut self) {
-        if self.link.is_over() {
+        if self.link.is_reusable() {
             self.link.rest();
             self.worker.pool().put(self.key, self.link);
         }

@@ -89,21 +89,21 @@ impl Link {
         })
     }
 
-    /// Whether it may serve again: the last exchange is over on both sides, and nothing came since. The end of the connection
-    /// and bytes that nobody asked for both count as something.
+    /// Whether it may serve again: the answer came whole and no byte more, and the request was sent whole.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.reusable
+            && self.is_end_stream()
+            && self.request.is_none()
+            && self.outbox.is_empty()
+            && self.input.is_empty()
+    }
+
+    /// Whether nothing has come since. The end of the connection and bytes that nobody asked for both count as something.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
-        self.reusable
-            && self.is_over()
-            && self.input.is_empty()
-            && Pin::new(&mut self.io).poll_read(&mut cx, &mut buffer).is_pending()
-    }
-
-    /// The answer came whole, and the request was sent whole.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.answer, AnswerFraming::End) && self.request.is_none() && self.outbox.is_empty()
+        Pin::new(&mut self.io).poll_read(&mut cx, &mut buffer).is_pending()
     }
 
     /// The answer's body is over.
