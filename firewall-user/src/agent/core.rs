@@ -440,7 +440,7 @@ impl Core {
             .filter_map(|name| Some((nix::net::if_::if_nametoindex(name.as_str()).ok()?, name.as_str().into())))
             .collect();
         let mut names = self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *names = Arc::new(Names { rules, interfaces });
+        *names = Arc::new(names.with(self.compiled.policy.generation, rules, interfaces));
     }
 }
 

@@ -47,13 +47,31 @@ pub struct RuleName {
     pub name: Arc<str>,
 }
 
+/// Policies whose names are remembered. Events are read within 20 ms, or on a busy host a few reloads later.
+const REMEMBERED: usize = 8;
+
 /// What the numbers of an event mean.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// By counter slot.
-    pub rules: HashMap<u16, RuleName>,
+    /// By counter slot, for each of the latest policies, by its generation: a slot may serve another rule soon after.
+    rules: Vec<(u32, Arc<HashMap<u16, RuleName>>)>,
     /// By interface index.
-    pub interfaces: HashMap<u32, Arc<str>>,
+    interfaces: HashMap<u32, Arc<str>>,
+}
+
+impl Names {
+    /// With the names of a policy. What was known of that generation is forgotten.
+    pub fn with(&self, generation: u32, rules: HashMap<u16, RuleName>, interfaces: HashMap<u32, Arc<str>>) -> Self {
+        let others = self.rules.iter().filter(|(of, _)| *of != generation).take(REMEMBERED - 1).cloned();
+        Self { rules: std::iter::once((generation, Arc::new(rules))).chain(others).collect(), interfaces }
+    }
+
+    /// The latest names, where a policy is not known.
+    fn rule(&self, generation: u32, slot: u16) -> Option<&RuleName> {
+        let of_it = self.rules.iter().find(|(of, _)| *of == generation);
+        let (_, rules) = of_it.or(self.rules.first())?;
+        rules.get(&slot)
+    }
 }
 
 /// The wall clock's lead over CLOCK_MONOTONIC. It changes when the wall clock is set, so sample it now and then.
@@ -99,7 +117,7 @@ pub fn record(event: &Event, names: &Names, clock: WallClock) -> Record {
     // Later fragments and headers cut short have no ports, which the kernel reports as zeros.
     let has_ports = matches!(event.protocol, protocol::TCP | protocol::UDP)
         && (event.source_port != 0 || event.destination_port != 0 || reason == Some(DropReason::PortZero));
-    let (rule, list) = rule_and_list(event.rule, names);
+    let (rule, list) = rule_and_list(event, names);
     Record {
         time: clock.time(event.time),
         layer: "dmz",
@@ -128,11 +146,12 @@ pub fn record(event: &Event, names: &Names, clock: WallClock) -> Record {
     }
 }
 
-fn rule_and_list(slot: u16, names: &Names) -> (Option<Arc<str>>, Option<Arc<str>>) {
+fn rule_and_list(event: &Event, names: &Names) -> (Option<Arc<str>>, Option<Arc<str>>) {
+    let slot = event.rule;
     if slot == NO_RULE {
         return (None, None);
     }
-    match names.rules.get(&slot) {
+    match names.rule(event.generation, slot) {
         Some(RuleName { kind: RuleKind::List, name }) => (None, Some(Arc::clone(name))),
         Some(RuleName { kind: RuleKind::Rate | RuleKind::Size, name }) => (Some(Arc::clone(name)), None),
         None => (Some(unknown(slot).into()), None),
@@ -163,14 +182,33 @@ mod tests {
 
     fn names() -> Names {
         let name = |kind, name: &str| RuleName { kind, name: name.into() };
-        Names {
-            rules: HashMap::from([
-                (1, name(RuleKind::List, "drop-list")),
-                (2, name(RuleKind::Rate, "per-client")),
-                (3, name(RuleKind::Size, "53/udp")),
-            ]),
-            interfaces: HashMap::from([(4, "eth0".into())]),
-        }
+        let rules = HashMap::from([
+            (1, name(RuleKind::List, "drop-list")),
+            (2, name(RuleKind::Rate, "per-client")),
+            (3, name(RuleKind::Size, "53/udp")),
+        ]);
+        Names::default().with(1, rules, HashMap::from([(4, "eth0".into())]))
+    }
+
+    #[test]
+    fn a_slot_means_what_it_meant_to_the_policy_of_the_event() {
+        let with = |names: &Names, generation: u32, slot, name: &str| {
+            let rule = RuleName { kind: RuleKind::List, name: name.into() };
+            names.with(generation, HashMap::from([(slot, rule)]), HashMap::new())
+        };
+        let list = |names: &Names, generation| {
+            let event = Event { rule: 1, generation, ..event() };
+            rule_and_list(&event, names).1.map(|name| name.to_string())
+        };
+        let first = with(&Names::default(), 7, 1, "first");
+        let both = with(&first, 8, 1, "second");
+        let got = [6, 7, 8, 9].map(|generation| list(&both, generation));
+        assert_eq!(got, ["second", "first", "second", "second"].map(|name| Some(name.to_owned())));
+        // The policy before is put back.
+        assert_eq!(list(&with(&both, 7, 1, "again"), 7).as_deref(), Some("again"));
+        let many = (10..30).fold(both, |names, generation| with(&names, generation, 1, &generation.to_string()));
+        assert_eq!(many.rules.len(), REMEMBERED);
+        assert_eq!(list(&many, 29 - REMEMBERED as u32 + 1).as_deref(), Some("22"));
     }
 
     fn event() -> Event {
