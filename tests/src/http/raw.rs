@@ -172,7 +172,14 @@ impl Client {
             return Ok(false);
         }
         let mut buffer = vec![0; 1 << 16];
-        match self.stream.read(&mut buffer) {
+        // A child's end, of another test, is a signal; with a timeout set, the kernel does not begin anew.
+        let read = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => self.ended = true,
             Ok(length) => self.buffer.extend(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.ended = true,
