@@ -3,14 +3,19 @@
 //! In: bytes and the policy of an API. Out: a [`head::Head`] with its framing decided, or a [`reason::Reason`] against it.
 //! Nothing here opens a socket or a file, reads a clock, or knows tokio.
 
+pub mod arguments;
 pub mod chunk;
 mod class;
 pub mod fields;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
+pub mod operator;
 pub mod path;
+pub mod pattern;
 pub mod problem;
 pub mod protocol;
 pub mod reason;
 pub mod reputation;
+pub mod seclang;
+pub mod transform;

@@ -1,0 +1,251 @@
+//! Expressions as rule sets write them (PCRE, without UTF), for an engine that runs in linear time.
+//!
+//! The two languages look alike and differ in what matters: here, `\x{c2}` is a byte and not a character, `[` within a class is
+//! a bracket, `\<` is a less-than sign, `.` matches every byte and `$` only the end. So an expression is read as PCRE has it and
+//! written anew. What linear time does not allow, look-around and back-references above all, is an error.
+
+mod class;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+/// Bytes that a compiled expression may take, and what it may use while it runs, for each thread.
+const SIZE: usize = 4 << 20;
+const CACHE: usize = 256 << 10;
+
+/// What is wrong with an expression, and at which of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternError {
+    pub offset: usize,
+    pub message: String,
+}
+
+impl std::fmt::Display for PatternError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+/// Compiles an expression.
+///
+/// # Errors
+///
+/// It is none, is not supported, or takes too much memory.
+pub fn compile(pattern: &str) -> Result<Regex, PatternError> {
+    let translated = translate(pattern)?;
+    let built = RegexBuilder::new(&translated)
+        .unicode(false)
+        .dot_matches_new_line(true)
+        .size_limit(SIZE)
+        .dfa_size_limit(CACHE)
+        .build();
+    built.map_err(|error| PatternError { offset: 0, message: error.to_string() })
+}
+
+/// The same expression in the language of the `regex` crate, to be compiled without Unicode and with `.` for every byte.
+pub fn translate(pattern: &str) -> Result<String, PatternError> {
+    let mut translator =
+        Translator { bytes: pattern.as_bytes(), at: 0, output: String::with_capacity(pattern.len() + 16) };
+    translator.run()?;
+    Ok(translator.output)
+}
+
+struct Translator<'p> {
+    bytes: &'p [u8],
+    at: usize,
+    output: String,
+}
+
+impl Translator<'_> {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn error(&self, offset: usize, message: impl Into<String>) -> PatternError {
+        PatternError { offset, message: message.into() }
+    }
+
+    /// A byte that stands for itself.
+    fn literal(&mut self, byte: u8) {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'_') {
+            self.output.push(byte as char);
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(self.output, "\\x{byte:02X}");
+        }
+    }
+
+    fn run(&mut self) -> Result<(), PatternError> {
+        let mut quantified = false;
+        while let Some(first) = self.rest().first().copied() {
+            let start = self.at;
+            self.at += 1;
+            let was = std::mem::take(&mut quantified);
+            match first {
+                b'\\' => self.escape(start)?,
+                b'[' => self.class(start)?,
+                b'(' => self.group(start)?,
+                b'*' | b'+' | b'?' => {
+                    if was && first == b'+' {
+                        return Err(self.error(start, "possessive quantifiers are not supported"));
+                    }
+                    self.output.push(first as char);
+                    quantified = !was;
+                }
+                b'{' => match self.counted() {
+                    Some(length) => {
+                        self.output
+                            .push_str(std::str::from_utf8(&self.bytes[start..start + length]).unwrap_or_default());
+                        self.at = start + length;
+                        quantified = true;
+                    }
+                    // Not a quantifier: a brace.
+                    None => self.literal(first),
+                },
+                b'.' | b'^' | b'$' | b'|' | b')' => self.output.push(first as char),
+                _ => self.literal(first),
+            }
+        }
+        Ok(())
+    }
+
+    /// The length of `{n}`, `{n,}` or `{n,m}`, whose brace was just read.
+    fn counted(&self) -> Option<usize> {
+        let end = self.rest().iter().position(|byte| *byte == b'}')?;
+        let inside = std::str::from_utf8(&self.rest()[..end]).ok()?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let counts = match inside.split_once(',') {
+            Some((least, most)) => digits(least) && (most.is_empty() || digits(most)),
+            None => digits(inside),
+        };
+        counts.then_some(end + 2)
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self, start: usize) -> Result<(), PatternError> {
+        let Some(next) = self.rest().first().copied() else {
+            return Err(self.error(start, "a backslash at the end escapes nothing"));
+        };
+        if let Some(byte) = self.escaped_byte(start)? {
+            self.literal(byte);
+            return Ok(());
+        }
+        self.at += 1;
+        match next {
+            b'd' | b'D' | b's' | b'S' | b'w' | b'W' | b'B' | b'A' | b'z' => {
+                self.output.push('\\');
+                self.output.push(next as char);
+            }
+            // Never `\b{start}`.
+            b'b' => self.output.push_str("(?:\\b)"),
+            b'Z' => self.output.push_str("(?:\\n?\\z)"),
+            b'h' => self.output.push_str("[\\t ]"),
+            b'H' => self.output.push_str("[^\\t ]"),
+            b'v' => self.output.push_str("[\\n-\\r]"),
+            b'V' => self.output.push_str("[^\\n-\\r]"),
+            b'N' => self.output.push_str("[^\\n]"),
+            b'R' => self.output.push_str("(?:\\r\\n|[\\n-\\r])"),
+            b'Q' => {
+                let end = self.rest().windows(2).position(|two| two == b"\\E").unwrap_or(self.rest().len());
+                let quoted = self.rest()[..end].to_vec();
+                quoted.iter().for_each(|byte| self.literal(*byte));
+                self.at = (self.at + end + 2).min(self.bytes.len());
+            }
+            b'E' => {}
+            b'1'..=b'9' | b'g' | b'k' => return Err(self.error(start, "back-references are not supported")),
+            _ => return Err(self.error(start, format!("there is no `\\{}`, or it is not supported", next as char))),
+        }
+        Ok(())
+    }
+
+    /// The byte that an escape stands for, within a class and outside; `None` (and nothing read) if it stands for something else.
+    fn escaped_byte(&mut self, start: usize) -> Result<Option<u8>, PatternError> {
+        let Some((next, behind)) = self.rest().split_first() else { return Ok(None) };
+        let hex = |digits: &[u8]| {
+            let text = std::str::from_utf8(digits).unwrap_or_default();
+            if text.is_empty() { Some(0) } else { u32::from_str_radix(text, 16).ok() }
+        };
+        let (byte, length) = match next {
+            b'x' if behind.first() == Some(&b'{') => {
+                let end = behind.iter().position(|byte| *byte == b'}');
+                let value = end.and_then(|end| hex(&behind[1..end]));
+                match (value.and_then(|value| u8::try_from(value).ok()), end) {
+                    (Some(byte), Some(end)) => (byte, end + 2),
+                    _ => return Err(self.error(start, "`\\x{…}` must be a byte, from 0 to FF")),
+                }
+            }
+            b'x' => {
+                let count = behind.iter().take(2).take_while(|byte| byte.is_ascii_hexdigit()).count();
+                (hex(&behind[..count]).unwrap_or(0) as u8, 1 + count)
+            }
+            b'0' => {
+                let count = behind.iter().take(2).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+                (behind[..count].iter().fold(0, |value, digit| value * 8 + (digit - b'0')), 1 + count)
+            }
+            b'a' => (0x07, 1),
+            b'e' => (0x1b, 1),
+            b'f' => (0x0c, 1),
+            b'n' => (b'\n', 1),
+            b'r' => (b'\r', 1),
+            b't' => (b'\t', 1),
+            b'c' => match behind.first() {
+                Some(control) if control.is_ascii() => (control.to_ascii_uppercase() ^ 0x40, 2),
+                _ => return Err(self.error(start, "`\\c` is followed by an ASCII character")),
+            },
+            _ if !next.is_ascii_alphanumeric() => (*next, 1),
+            _ => return Ok(None),
+        };
+        self.at += length;
+        Ok(Some(byte))
+    }
+
+    /// What follows an opening parenthesis.
+    fn group(&mut self, start: usize) -> Result<(), PatternError> {
+        let Some(kind) = self.rest().strip_prefix(b"?") else {
+            self.output.push('(');
+            return Ok(());
+        };
+        let unsupported = |what: &str| Err(PatternError { offset: start, message: format!("{what} is not supported") });
+        match kind {
+            [b'=' | b'!', ..] | [b'<', b'=' | b'!', ..] => unsupported("look-around"),
+            [b'>', ..] => unsupported("an atomic group"),
+            [b'|', ..] => unsupported("a branch reset"),
+            [b'(', ..] => unsupported("a condition"),
+            [b'R' | b'&' | b'0'..=b'9', ..] => unsupported("recursion"),
+            [b'#', ..] => {
+                let end = self.rest().iter().position(|byte| *byte == b')');
+                self.at += end.map_or(self.rest().len(), |end| end + 1);
+                Ok(())
+            }
+            [b'P', b'<', ..] | [b'<', ..] => {
+                let end = self.rest().iter().position(|byte| *byte == b'>');
+                let Some(end) = end else { return Err(self.error(start, "this group's name does not end")) };
+                let name = String::from_utf8_lossy(&self.rest()[..=end]).into_owned();
+                let _ = write!(self.output, "({name}");
+                self.at += end + 1;
+                Ok(())
+            }
+            _ => {
+                let length =
+                    kind.iter().take_while(|byte| matches!(byte, b'i' | b'm' | b's' | b'x' | b'U' | b'-')).count();
+                let flags = String::from_utf8_lossy(&kind[..length]).into_owned();
+                let end = kind.get(length).copied();
+                self.at += 1 + length + 1;
+                match end {
+                    // It sets nothing.
+                    Some(b')') if flags.is_empty() => {}
+                    Some(end @ (b':' | b')')) => {
+                        let _ = write!(self.output, "(?{flags}{}", end as char);
+                    }
+                    _ => return unsupported("this kind of group"),
+                }
+                Ok(())
+            }
+        }
+    }
+}
