@@ -19,10 +19,8 @@ use firewall_inspect::{
     head::{self, Head, Scan, Version},
     reason::Reason,
 };
-use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    time::Instant,
-};
+use tokio::{io::AsyncWrite as _, time::Instant};
+use tokio_util::io::poll_read_buf;
 
 use super::{
     outbox::Outbox,
@@ -250,12 +248,7 @@ impl Gate {
     /// Reads more of the client into `input`; 0 at its end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         self.input.reserve(most);
-        let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        // SAFETY: `poll_read` initialised that many bytes behind those which are there already.
-        unsafe { self.input.set_len(self.input.len() + count) };
-        Poll::Ready(Ok(count))
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 
     /// Reads and forgets what the client sends: how many bytes now, 0 at its end.

@@ -23,6 +23,7 @@ use tokio::{
     io::{AsyncRead as _, ReadBuf},
     time::Instant,
 };
+use tokio_util::io::poll_read_buf;
 
 use super::super::{
     body::RequestBody,
@@ -248,12 +249,7 @@ impl Link {
     /// Reads more of the upstream into `input`; 0 at its end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         self.input.reserve(most);
-        let mut buffer = ReadBuf::uninit(self.input.spare_capacity_mut());
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        // SAFETY: `poll_read` initialised that many bytes behind those which are there already.
-        unsafe { self.input.set_len(self.input.len() + count) };
-        Poll::Ready(Ok(count))
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 
     /// The next head in `input`, if it is whole.
