@@ -103,7 +103,7 @@ impl<'a> Named<'a> {
 }
 
 /// The elements of a comma-separated list that are not empty, without quoted strings (RFC 9110 section 5.6.1).
-pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 

@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use firewall_inspect::{
     chunk::{self, Chunks, Step},
+    fields::elements,
     framing::Framing,
     head::{self, Head, Scan, Version},
     reason::Reason,
@@ -152,7 +153,9 @@ impl Gate {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Chunked(Box::new(Chunks::new(self.limits.trailers))),
         };
-        let waits = !self.is_between() && head.version == Version::Http11 && has_token(head, "expect", b"100-continue");
+        let waits = !self.is_between()
+            && head.version == Version::Http11
+            && head.values("expect").flat_map(elements).any(|token| token.eq_ignore_ascii_case(b"100-continue"));
         self.interim = if waits { CONTINUE } else { b"" };
     }
 
@@ -259,10 +262,4 @@ impl Gate {
             Err(_) => Poll::Ready(0),
         }
     }
-}
-
-/// Whether a comma-separated header holds this token, in any case.
-fn has_token(head: &Head, name: &str, token: &[u8]) -> bool {
-    let mut values = head.values(name).flat_map(|value| value.split(|byte| *byte == b','));
-    values.any(|value| value.trim_ascii().eq_ignore_ascii_case(token))
 }

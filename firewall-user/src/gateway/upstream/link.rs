@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use firewall_inspect::{
     chunk::{Chunks, Limits, Step},
+    fields::elements,
     reason::Reason,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -50,7 +51,7 @@ pub(in super::super) struct Link {
     /// What is still to be sent of the request.
     request: Option<RequestBody>,
     request_framing: RequestFraming,
-    /// Sending failed. What the upstream said before, it said.
+    /// Nothing more is sent: that failed, or the request broke off. What the upstream said before, it said.
     unsendable: bool,
     answer: AnswerFraming,
     /// It may serve again.
@@ -221,7 +222,11 @@ impl Link {
                             }
                         }
                     }
-                    Poll::Ready(Some(Err(broken))) => return Err(broken.0),
+                    Poll::Ready(Some(Err(broken))) => {
+                        // Asked again, the body would be over. What broke off must never look whole.
+                        self.unsendable = true;
+                        return Err(broken.0);
+                    }
                     Poll::Ready(None) => {
                         match self.request_framing {
                             RequestFraming::Chunked => self.outbox.push_last_chunk(),
@@ -380,10 +385,8 @@ fn framing(method: &Method, answer: &Response<()>, http11: bool) -> Option<Answe
 
 fn keeps_alive(headers: &HeaderMap, http11: bool) -> bool {
     let says = |option: &str| {
-        let values = headers.get_all(header::CONNECTION).iter();
-        values
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .any(|element| element.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+        let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+        values.flat_map(elements).any(|element| element.eq_ignore_ascii_case(option.as_bytes()))
     };
     !says("close") && (http11 || says("keep-alive"))
 }
