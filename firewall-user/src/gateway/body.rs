@@ -3,8 +3,11 @@
 use std::{
     future::Future as _,
     pin::Pin,
-    sync::{Arc, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -24,6 +27,65 @@ use crate::events::request::Verdict;
 
 /// Bytes for which a client gets one second more.
 const BYTES_PER_SECOND: u64 = 500;
+
+/// A piece shorter than this costs more to keep than what is in it. So many of one body may wait to be sent.
+const SMALL: usize = 1 << 10;
+const SMALL_AT_ONCE: usize = 256;
+
+/// The small pieces of a body that were handed on and are not sent yet. HTTP/2 keeps each as a frame of its own, as many as
+/// the upstream's window has bytes.
+#[derive(Default)]
+struct Backlog {
+    pieces: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// One of them.
+struct Piece {
+    data: Bytes,
+    backlog: Arc<Backlog>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.backlog.pieces.fetch_sub(1, Ordering::AcqRel) == SMALL_AT_ONCE
+            && let Some(waker) = self.backlog.waker().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl Backlog {
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready while another piece may be handed on.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let full = || self.pieces.load(Ordering::Acquire) >= SMALL_AT_ONCE;
+        if !full() {
+            return Poll::Ready(());
+        }
+        *self.waker() = Some(cx.waker().clone());
+        // One may have gone before there was somebody to wake.
+        if full() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn keep(self: &Arc<Self>, data: Bytes) -> Bytes {
+        if data.len() >= SMALL {
+            return data;
+        }
+        self.pieces.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Piece { data, backlog: Arc::clone(self) })
+    }
+}
 
 /// Why a body broke off.
 #[derive(Debug)]
@@ -83,6 +145,8 @@ pub(super) struct RequestBody {
     /// Time that the client may still let us wait, beyond what its bytes earn. `None`: as long as it likes.
     patience: Option<Duration>,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// From the second piece on: most bodies have one.
+    backlog: Option<Arc<Backlog>>,
     ended: bool,
 }
 
@@ -91,7 +155,7 @@ impl RequestBody {
         let config = &exchange.policy().config;
         let (limit, patience) = (config.limits.body, (!endless).then_some(config.timeouts.body));
         let ended = source.is_end_stream();
-        Self { source, exchange, limit, patience, waiting: None, ended }
+        Self { source, exchange, limit, patience, waiting: None, backlog: None, ended }
     }
 
     fn end(&mut self) {
@@ -113,6 +177,9 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.ended {
             return Poll::Ready(None);
+        }
+        if let Some(backlog) = &self.backlog {
+            ready!(backlog.poll_room(cx));
         }
         let frame = match self.source.poll_frame(cx) {
             Poll::Ready(frame) => frame,
@@ -146,6 +213,10 @@ impl Body for RequestBody {
                     self.patience = self.patience.map(|patience| (patience + earned).min(most));
                     if self.source.is_end_stream() {
                         self.end();
+                    } else if let Some(backlog) = &self.backlog {
+                        frame = frame.map_data(|data| backlog.keep(data));
+                    } else {
+                        self.backlog = Some(Arc::default());
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }

@@ -130,7 +130,9 @@ impl Pool {
     }
 
     fn take(&self, key: &Key, route: &Route<'_>) -> Option<Sender> {
+        // Where TLS did not choose, one client's HTTP/2 is none of another's business.
         if !route.upgrade
+            && (route.http2 || route.upstream.tls.is_some())
             && let Some(sender) = self.shared().get(key)
             && !sender.is_closed()
         {

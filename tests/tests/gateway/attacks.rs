@@ -167,8 +167,10 @@ fn header_bombs_take_no_memory() {
 fn bodies_in_crumbs_take_little_memory() {
     let gateway = Gateway::start(NO_BANS);
     assert!(gateway.answers(0));
+    // What starting took is given back by and by.
+    std::thread::sleep(Duration::from_secs(2));
     let before = gateway.resident();
-    let mut held = Vec::new();
+    let (mut held, mut peak) = (Vec::new(), 0);
     for _ in 0..8 {
         // Over HTTP/1 in chunks of one byte, to an application that reads none of it.
         let mut client = gateway.client(0);
@@ -178,6 +180,7 @@ fn bodies_in_crumbs_take_little_memory() {
         let crumbs = b"1\r\nx\r\n".repeat(10_000);
         while client.send(&crumbs).is_ok() {}
         held.push(client);
+        peak = peak.max(gateway.resident());
         // Over HTTP/2 in frames of one byte.
         let mut client = gateway.client(0);
         client.stream().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -192,9 +195,9 @@ fn bodies_in_crumbs_take_little_memory() {
         }
         held.push(client);
     }
-    let growth = gateway.resident().saturating_sub(before) >> 20;
-    println!("{growth} MiB for 8 connections each");
-    assert!(growth < 100, "{growth} MiB");
+    peak = peak.max(gateway.resident());
+    let growth = peak.saturating_sub(before) >> 20;
+    assert!(growth < 60, "{growth} MiB");
     assert!(gateway.answers(1));
 }
 
