@@ -12,7 +12,7 @@ use std::{net::IpAddr, ops::Range};
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use ipnet::IpNet;
 use memchr::memmem::{self, Finder};
-use regex::bytes::Regex;
+use regex_automata::meta::Regex;
 
 use crate::{
     pattern,

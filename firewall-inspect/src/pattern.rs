@@ -10,7 +10,8 @@ mod tests;
 
 use std::fmt::Write as _;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::meta::{self, Regex};
+use regex_syntax::{ParserBuilder, hir::Hir};
 
 /// Bytes that a compiled expression may take, and what it may use while it runs, for each thread.
 const SIZE: usize = 4 << 20;
@@ -31,20 +32,40 @@ impl std::fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
+/// Reads an expression.
+///
+/// # Errors
+///
+/// It is none, or is not supported.
+pub fn parse(pattern: &str) -> Result<Hir, PatternError> {
+    let translated = translate(pattern)?;
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build();
+    parser.parse(&translated).map_err(|error| PatternError { offset: 0, message: error.to_string() })
+}
+
 /// Compiles an expression.
 ///
 /// # Errors
 ///
-/// It is none, is not supported, or takes too much memory.
+/// It takes too much memory.
+pub fn build(hir: &Hir) -> Result<Regex, PatternError> {
+    let config = meta::Config::new().utf8_empty(false).nfa_size_limit(Some(SIZE)).hybrid_cache_capacity(CACHE);
+    meta::Builder::new().configure(config).build_from_hir(hir).map_err(|error| {
+        let message = match error.size_limit() {
+            Some(limit) => format!("it takes more than the size limit of {limit} bytes"),
+            None => error.to_string(),
+        };
+        PatternError { offset: 0, message }
+    })
+}
+
+/// Reads and compiles an expression.
+///
+/// # Errors
+///
+/// Those of [`parse`] and [`build`].
 pub fn compile(pattern: &str) -> Result<Regex, PatternError> {
-    let translated = translate(pattern)?;
-    let built = RegexBuilder::new(&translated)
-        .unicode(false)
-        .dot_matches_new_line(true)
-        .size_limit(SIZE)
-        .dfa_size_limit(CACHE)
-        .build();
-    built.map_err(|error| PatternError { offset: 0, message: error.to_string() })
+    build(&parse(pattern)?)
 }
 
 /// The same expression in the language of the `regex` crate, to be compiled without Unicode and with `.` for every byte.
