@@ -4,12 +4,14 @@
 //! Nothing here opens a socket or a file, reads a clock, or knows tokio.
 
 pub mod arguments;
+pub mod body;
 pub mod chunk;
 mod class;
 pub mod fields;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
+pub mod injection;
 pub mod operator;
 pub mod path;
 pub mod pattern;
@@ -17,5 +19,7 @@ pub mod problem;
 pub mod protocol;
 pub mod reason;
 pub mod reputation;
+pub mod rules;
 pub mod seclang;
+pub mod transaction;
 pub mod transform;

@@ -12,7 +12,11 @@ use std::{net::IpAddr, ops::Range};
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use ipnet::IpNet;
 use memchr::memmem::{self, Finder};
-use regex_automata::meta::Regex;
+use regex_automata::{
+    Input,
+    meta::{Cache, Regex},
+};
+use regex_syntax::hir::Hir;
 
 use crate::{
     pattern,
@@ -23,15 +27,16 @@ use crate::{
 #[derive(Debug)]
 pub enum Matcher {
     /// The first match of an expression.
-    Regex(Regex),
+    Regex(Box<Expression>),
     /// An expression that macros are part of.
     DynamicRegex(Text),
     /// Any of these words, in any case.
-    Words(Box<AhoCorasick>),
+    Words(Box<Words>),
     /// How text stands in the value.
     Literal(Place, Box<Finder<'static>>),
     DynamicLiteral(Place, Text),
-    Number(Order, Text),
+    Number(Order, i64),
+    DynamicNumber(Order, Text),
     Networks(Vec<IpNet>),
     /// A byte that is not among these.
     ByteRange(Box<[bool; 256]>),
@@ -41,6 +46,20 @@ pub enum Matcher {
     Xss,
     Always,
     Never,
+}
+
+/// An expression, and how it is built.
+#[derive(Debug)]
+pub struct Expression {
+    pub(crate) hir: Hir,
+    pub(crate) regex: Regex,
+}
+
+/// Words, and what finds them.
+#[derive(Debug)]
+pub struct Words {
+    pub(crate) words: Vec<Vec<u8>>,
+    automaton: AhoCorasick,
 }
 
 /// How a text and a value lie to each other.
@@ -83,11 +102,16 @@ impl Matcher {
         };
         let number = |order| match literal {
             Some(literal) if !is_number(literal) => Err(format!("`{literal}` is no number")),
-            _ => Ok(Self::Number(order, argument.clone())),
+            Some(literal) => Ok(Self::Number(order, number(literal.as_bytes()))),
+            None => Ok(Self::DynamicNumber(order, argument.clone())),
         };
         Ok(match operator {
             Operator::Rx | Operator::RxGlobal => match literal {
-                Some(literal) => Self::Regex(pattern::compile(literal).map_err(|error| error.to_string())?),
+                Some(literal) => {
+                    let hir = pattern::parse(literal).map_err(|error| error.to_string())?;
+                    let regex = pattern::build(&hir).map_err(|error| error.to_string())?;
+                    Self::Regex(Box::new(Expression { hir, regex }))
+                }
                 None => Self::DynamicRegex(argument.clone()),
             },
             Operator::Pm => Self::words(list::phrases(text()?)?)?,
@@ -133,31 +157,36 @@ impl Matcher {
         let built = AhoCorasickBuilder::new()
             .ascii_case_insensitive(true)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(words);
-        Ok(Self::Words(Box::new(built.map_err(|error| error.to_string())?)))
+            .build(&words);
+        let automaton = built.map_err(|error| error.to_string())?;
+        Ok(Self::Words(Box::new(Words { words, automaton })))
     }
 
-    /// Where in the value it is. `argument` is the expanded argument, for those that have macros.
+    /// Where in the value it is. `argument` puts the argument together, where it has macros; `cache` is memory for
+    /// expressions, made for this one.
     ///
     /// SQLi and XSS are not judged here, nor expressions with macros.
-    pub fn find(&self, value: &[u8], argument: impl FnOnce(&Text) -> Vec<u8>) -> Option<Range<usize>> {
+    pub fn find<'c>(
+        &self,
+        value: &[u8],
+        cache: impl FnOnce(&Regex) -> &'c mut Cache,
+        argument: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Range<usize>> {
         let whole = 0..value.len();
         let is = |is: bool| is.then_some(whole.clone());
         match self {
-            Self::Regex(regex) => regex.find(value).map(|found| found.range()),
-            Self::Words(words) => words.find(value).map(|found| found.range()),
+            Self::Regex(expression) => {
+                let regex = &expression.regex;
+                regex.search_with(cache(regex), &Input::new(value)).map(|found| found.range())
+            }
+            Self::Words(words) => words.automaton.find(value).map(|found| found.range()),
             Self::Literal(place, finder) => place.find(value, finder.needle(), || finder.find(value)),
-            Self::DynamicLiteral(place, text) => {
-                let text = argument(text);
+            Self::DynamicLiteral(place, _) => {
+                let text = argument();
                 place.find(value, &text, || memmem::find(value, &text))
             }
-            Self::Number(order, text) => {
-                let other = match text.literal() {
-                    Some(literal) => number(literal.as_bytes()),
-                    None => number(&argument(text)),
-                };
-                is(order.holds(number(value), other))
-            }
+            Self::Number(order, other) => is(order.holds(number(value), *other)),
+            Self::DynamicNumber(order, _) => is(order.holds(number(value), number(&argument()))),
             Self::Networks(networks) => {
                 let address = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
                 is(address
@@ -195,7 +224,7 @@ impl Place {
 }
 
 impl Order {
-    fn holds(self, value: i64, other: i64) -> bool {
+    pub(crate) fn holds(self, value: i64, other: i64) -> bool {
         match self {
             Self::Equal => value == other,
             Self::AtLeast => value >= other,

@@ -39,7 +39,7 @@ impl ByteSet {
         (0..4).any(|word| self.0[word] & other.0[word] != 0)
     }
 
-    fn union(mut self, other: &Self) -> Self {
+    pub(crate) fn union(mut self, other: &Self) -> Self {
         for word in 0..4 {
             self.0[word] |= other.0[word];
         }

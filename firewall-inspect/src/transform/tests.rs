@@ -115,3 +115,23 @@ proptest! {
         }
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn nothing_changes_without_its_triggers(value in proptest::collection::vec(
+        proptest::prelude::prop_oneof![
+            proptest::sample::select(&b"aA0zx \\/%&;#*-<>'\"^,(\0\xa0\xc2+.\t"[..]),
+            proptest::num::u8::ANY,
+        ],
+        1..12,
+    )) {
+        let mut output = Vec::new();
+        for transformation in Transformation::ALL {
+            if transformation.apply(&value, &mut output) {
+                proptest::prop_assert!(
+                    transformation.triggers().meets(&ByteSet::of(&value)), "{} {}", transformation.name(), value.escape_ascii()
+                );
+            }
+        }
+    }
+}

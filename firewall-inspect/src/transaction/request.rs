@@ -1,0 +1,266 @@
+//! The variables of a request.
+
+use std::borrow::Cow;
+
+use super::{Transaction, Worker};
+use crate::{
+    arguments::{self, ArgumentError, Limits, Pair},
+    body::{multipart, xml},
+    head::{Head, Version},
+    rules::rule::Source,
+    seclang::{BodyProcessor, Phase, Variable},
+};
+
+/// Why a body could not be read as what it says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyProblem {
+    /// It is beyond a limit, and not merely malformed.
+    pub limit: bool,
+    pub message: String,
+}
+
+impl Transaction {
+    /// The head of the request has come: phase 1.
+    pub fn request_head(&mut self, worker: &mut Worker, head: &Head) {
+        self.head(head);
+        self.phase(worker, Phase::RequestHeaders);
+    }
+
+    /// Whether a rule, or the rule set, wants to see the request's body.
+    pub fn wants_request_body(&self) -> bool {
+        self.state.request_body
+    }
+
+    /// The body of the request has come, as the sender meant it: without chunks, decoded. Phase 2. What is wrong with the body is
+    /// for rules to judge (REQBODY_ERROR), and told.
+    pub fn request_body(&mut self, worker: &mut Worker, body: &[u8]) -> Option<BodyProblem> {
+        let problem = if self.state.request_body { self.body(body) } else { None };
+        self.phase(worker, Phase::RequestBody);
+        problem
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { count: self.rules.settings.arguments, depth: self.rules.settings.json_depth }
+    }
+
+    fn head(&mut self, head: &Head) {
+        let target = head.bytes(head.raw_target);
+        let protocol: &[u8] = match head.version {
+            Version::Http10 => b"HTTP/1.0",
+            Version::Http11 => b"HTTP/1.1",
+            Version::Http2 => b"HTTP/2",
+        };
+        let (path, query) = match memchr::memchr(b'?', target) {
+            Some(at) => (&target[..at], &target[at + 1..]),
+            None => (target, &b""[..]),
+        };
+        let store = &mut self.store;
+        store.put_one(Variable::RequestMethod, head.method());
+        store.put_one(Variable::RequestProtocol, protocol);
+        store.put_one(Variable::RequestLine, &[head.method(), b" ", target, b" ", protocol].concat());
+        store.put_one(Variable::RequestUriRaw, target);
+        store.put_one(Variable::QueryString, query);
+        let decoded = percent_decoded(path);
+        store.put_one(Variable::PathInfo, &decoded);
+        store.put_one(Variable::RequestFilename, &decoded);
+        if let Some(at) = decoded.iter().rposition(|byte| matches!(byte, b'/' | b'\\')) {
+            store.put_one(Variable::RequestBasename, &decoded[at + 1..]);
+        }
+        store.put_one(Variable::RequestUri, without_host(&percent_decoded(target)));
+        for field in &head.fields {
+            store.put(Source::of(Variable::RequestHeaders), head.bytes(field.name), head.bytes(field.value));
+        }
+        store.put_names(Variable::RequestHeaders, Variable::RequestHeadersNames);
+        if let Some(host) = &head.host {
+            store.put_one(Variable::ServerName, host.as_bytes());
+        }
+        if let Some(authorization) = head.values("authorization").next() {
+            let scheme = authorization.split(|byte| *byte == b' ').next().unwrap_or_default();
+            store.put_one(Variable::AuthType, scheme);
+        }
+        let limits = self.limits();
+        for value in head.values("cookie") {
+            // The head's own limits are far below any number of cookies that would matter.
+            for pair in arguments::cookies(value, &Limits { count: usize::MAX, ..limits }).unwrap_or_default() {
+                self.store.put(Source::of(Variable::RequestCookies), &pair.name, &pair.value);
+            }
+        }
+        self.store.put_names(Variable::RequestCookies, Variable::RequestCookiesNames);
+        let found = arguments::url_encoded(query, self.rules.settings.separator, &Limits { count: usize::MAX, ..limits });
+        if let Ok(found) = found {
+            for pair in &found.pairs {
+                self.store.put(Source::of(Variable::ArgsGet), &pair.name, &pair.value);
+            }
+            self.store.put_names(Variable::ArgsGet, Variable::ArgsGetNames);
+            if found.malformed {
+                self.store.put_one(Variable::UrlencodedError, b"1");
+            }
+        }
+        self.state.processor = head.values("content-type").next().and_then(processor);
+    }
+
+    fn body(&mut self, body: &[u8]) -> Option<BodyProblem> {
+        let limits = self.limits();
+        let length = body.len().to_string();
+        if !body.is_empty() {
+            self.store.put_one(Variable::RequestBodyLength, length.as_bytes());
+        }
+        let mut problem = None;
+        match self.state.processor {
+            _ if body.is_empty() => {}
+            Some(BodyProcessor::UrlEncoded) => {
+                match arguments::url_encoded(body, self.rules.settings.separator, &limits) {
+                    Ok(found) => {
+                        self.arguments(&found.pairs);
+                        if found.malformed && self.store.first(Variable::UrlencodedError, None).is_none() {
+                            self.store.put_one(Variable::UrlencodedError, b"1");
+                        }
+                    }
+                    Err(error) => problem = Some(BodyProblem::of(&error)),
+                }
+            }
+            Some(BodyProcessor::Json) => match arguments::json(body, &limits) {
+                Ok(pairs) => self.arguments(&pairs),
+                Err(error) => problem = Some(BodyProblem::of(&error)),
+            },
+            Some(BodyProcessor::Xml) => problem = self.xml(body),
+            Some(BodyProcessor::Multipart) => problem = self.multipart(body),
+            None => {}
+        }
+        let seen = self.state.processor == Some(BodyProcessor::UrlEncoded) || self.state.force_body;
+        if seen && self.state.processor != Some(BodyProcessor::Xml) {
+            self.store.put_one(Variable::RequestBody, body);
+        }
+        let error: &[u8] = if problem.is_some() { b"1" } else { b"0" };
+        self.store.put_one(Variable::ReqbodyError, error);
+        self.store.put_one(Variable::ReqbodyProcessorError, error);
+        if let Some(problem) = &problem {
+            self.store.put_one(Variable::ReqbodyErrorMsg, problem.message.as_bytes());
+            self.store.put_one(Variable::ReqbodyProcessorErrorMsg, problem.message.as_bytes());
+        }
+        problem
+    }
+
+    fn arguments(&mut self, pairs: &[Pair<'_>]) {
+        for pair in pairs {
+            self.store.put(Source::of(Variable::ArgsPost), &pair.name, &pair.value);
+        }
+        self.store.put_names(Variable::ArgsPost, Variable::ArgsPostNames);
+    }
+}
+
+impl BodyProblem {
+    fn of(error: &ArgumentError) -> Self {
+        Self { limit: error.is_limit(), message: error.to_string() }
+    }
+}
+
+/// What reads a body of this type.
+fn processor(content_type: &[u8]) -> Option<BodyProcessor> {
+    let end = content_type.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t' | b','));
+    let media = content_type[..end.unwrap_or(content_type.len())].to_ascii_lowercase();
+    Some(match &media[..] {
+        b"application/x-www-form-urlencoded" => BodyProcessor::UrlEncoded,
+        b"multipart/form-data" => BodyProcessor::Multipart,
+        b"application/json" | b"text/json" => BodyProcessor::Json,
+        b"application/xml" | b"text/xml" => BodyProcessor::Xml,
+        other if other.ends_with(b"+json") => BodyProcessor::Json,
+        other if other.ends_with(b"+xml") => BodyProcessor::Xml,
+        _ => return None,
+    })
+}
+
+/// With every `%` and its two digits as the byte that they mean; whatever else stays.
+fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let (mut decoded, mut at) = (Vec::with_capacity(text.len()), 0);
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    while at < text.len() {
+        match (text[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+/// An absolute URL from its path on; anything else as it is.
+fn without_host(target: &[u8]) -> &[u8] {
+    if target.first() == Some(&b'/') {
+        return target;
+    }
+    let authority = memchr::memmem::find(target, b"://").map(|at| at + 3);
+    let path = authority.and_then(|start| memchr::memchr(b'/', &target[start..]).map(|at| start + at));
+    path.map_or(target, |at| &target[at..])
+}
+
+/// Parts of a form, elements of XML and the like, at most, beside what the rule set says of arguments.
+const NODES: usize = 100_000;
+/// Bytes of the headers of one part.
+const PART_HEADERS: usize = 16 << 10;
+
+impl Transaction {
+    fn xml(&mut self, body: &[u8]) -> Option<BodyProblem> {
+        let limits = xml::Limits { depth: self.rules.settings.json_depth, nodes: NODES };
+        match xml::read(body, &limits) {
+            Ok(document) => {
+                if !document.text.is_empty() {
+                    self.store.put(Source::of(Variable::Xml), b"/*", &document.text);
+                }
+                for value in &document.attributes {
+                    self.store.put(Source::XML_ATTRIBUTES, b"//@*", value);
+                }
+                None
+            }
+            Err(error) => Some(BodyProblem { limit: error.limit, message: error.message }),
+        }
+    }
+
+    fn multipart(&mut self, body: &[u8]) -> Option<BodyProblem> {
+        let limits = multipart::Limits { parts: self.rules.settings.arguments, headers: PART_HEADERS };
+        let content_type = self.store.first(Variable::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
+        let (form, result) = multipart::read(&content_type, body, &limits);
+        let files = || form.parts.iter().filter_map(|part| part.filename.as_ref().map(|filename| (part, filename)));
+        let pairs: Vec<Pair<'_>> = form
+            .parts
+            .iter()
+            .filter(|part| part.filename.is_none())
+            .map(|part| Pair { name: Cow::Borrowed(&part.name), value: Cow::Borrowed(part.content) })
+            .collect();
+        self.arguments(&pairs);
+        let store = &mut self.store;
+        for part in &form.parts {
+            for header in &part.headers {
+                store.put(Source::of(Variable::MultipartPartHeaders), &part.name, header);
+            }
+        }
+        let each: [(Variable, fn(&multipart::Part<'_>, &[u8]) -> Vec<u8>); 6] = [
+            (Variable::Files, |_, filename| filename.to_vec()),
+            (Variable::FilesNames, |part, _| part.name.clone()),
+            (Variable::FilesSizes, |part, _| part.content.len().to_string().into_bytes()),
+            (Variable::FilesTmpContent, |part, _| part.content.to_vec()),
+            (Variable::MultipartFilename, |_, filename| filename.to_vec()),
+            (Variable::MultipartName, |part, _| part.name.clone()),
+        ];
+        for (variable, value) in each {
+            for (part, filename) in files() {
+                store.put(Source::of(variable), &part.name, &value(part, filename));
+            }
+        }
+        let size: usize = files().map(|(part, _)| part.content.len()).sum();
+        store.put_one(Variable::FilesCombinedSize, size.to_string().as_bytes());
+        let flag = |is: bool| if is { b"1" } else { b"0" };
+        store.put_one(Variable::MultipartStrictError, flag(form.flags.is_strict_error() || result.is_err()));
+        store.put_one(Variable::MultipartCrlfLfLines, flag(form.flags.crlf_lf_lines));
+        store.put_one(Variable::MultipartUnmatchedBoundary, flag(form.unmatched_boundary));
+        result.err().map(|error| BodyProblem { limit: error.limit, message: error.message })
+    }
+}

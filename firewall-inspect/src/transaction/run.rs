@@ -1,0 +1,484 @@
+//! Running the rules of a phase.
+
+use regex_automata::{Input, meta::Regex};
+
+use super::{
+    Interruption, Match, Worker,
+    state::{Matched, State, Value},
+    store::Store,
+};
+use crate::{
+    operator::Matcher,
+    rules::{
+        Rules,
+        filter::{Found, Hit},
+        names::GROUPS,
+        rule::{Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Target, Text},
+    },
+    seclang::{EngineMode, Phase, Variable},
+};
+
+/// Everything at hand while rules run.
+pub(super) struct Run<'t> {
+    pub(super) rules: &'t Rules,
+    pub(super) store: &'t Store,
+    pub(super) state: &'t mut State,
+    pub(super) worker: &'t mut Worker,
+    pub(super) about: &'t super::About,
+    pub(super) matches: &'t mut Vec<Match>,
+}
+
+/// How the phase ends, or goes on.
+enum Next {
+    Rule,
+    At(usize),
+    /// Nothing more of this phase, and of the phases up to this.
+    Allow(Option<Phase>),
+    Interrupt(Interruption),
+}
+
+/// What a phase came to.
+pub(super) enum Ended {
+    Through,
+    Interrupted(Interruption),
+    /// What comes up to this phase, it included, is let through.
+    Allowed(Phase),
+}
+
+impl Run<'_> {
+    /// Runs the rules of a phase: those that the filter found something for, and those that it does not speak for.
+    pub(super) fn phase(&mut self, phase: Phase, found: &[&Found]) -> Ended {
+        let range = self.rules.phase(phase);
+        let always = &self.rules.always[phase as usize - 1][..];
+        let mut hits: Vec<(Hit, &Found)> = Vec::new();
+        for found in found {
+            let mine = found.hits.iter().filter(|hit| range.contains(&(hit.rule as usize)));
+            hits.extend(mine.map(|hit| (*hit, *found)));
+        }
+        // Stable: the outcomes of a value stay in the order of its transformations.
+        hits.sort_by_key(|(hit, _)| (hit.rule, hit.entry));
+        let (mut at, mut next_always, mut next_hit) = (range.start, 0, 0);
+        while at < range.end {
+            if self.state.engine == EngineMode::Off {
+                break;
+            }
+            while always.get(next_always).is_some_and(|rule| (*rule as usize) < at) {
+                next_always += 1;
+            }
+            while hits.get(next_hit).is_some_and(|(hit, _)| (hit.rule as usize) < at) {
+                next_hit += 1;
+            }
+            let of_always = always.get(next_always).map_or(usize::MAX, |rule| *rule as usize);
+            let of_hits = hits.get(next_hit).map_or(usize::MAX, |(hit, _)| hit.rule as usize);
+            let rule = of_always.min(of_hits);
+            if rule == usize::MAX {
+                break;
+            }
+            let own = &hits[next_hit..];
+            let own = &own[..own.iter().take_while(|(hit, _)| hit.rule as usize == rule).count()];
+            let filtered = of_hits == rule;
+            match self.rule(rule, filtered.then_some(own)) {
+                Next::Rule => at = rule + 1,
+                Next::At(position) => at = position.max(rule + 1),
+                Next::Interrupt(interruption) => return Ended::Interrupted(interruption),
+                Next::Allow(None) => return Ended::Through,
+                Next::Allow(Some(phase)) => return Ended::Allowed(phase),
+            }
+        }
+        Ended::Through
+    }
+
+    fn rule(&mut self, index: usize, hits: Option<&[(Hit, &Found)]>) -> Next {
+        if self.state.removed.as_ref().is_some_and(|removed| removed.contains(index)) {
+            return Next::Rule;
+        }
+        let rules = self.rules;
+        let rule = &rules.rules[index];
+        self.state.matched.clear();
+        for (at, link) in rule.links.iter().enumerate() {
+            let matched = match hits {
+                Some(hits) if at == 0 => self.hits(index, link, hits),
+                _ => self.link(index, link),
+            };
+            if !matched {
+                return Next::Rule;
+            }
+        }
+        for link in rule.links.iter().rev() {
+            for effect in &link.effects {
+                self.effect(effect);
+            }
+        }
+        self.conclude(index, rule)
+    }
+
+    /// A rule and all of its chain matched.
+    fn conclude(&mut self, index: usize, rule: &Rule) -> Next {
+        if let Some(severity) = rule.severity {
+            self.state.highest_severity = Some(self.state.highest_severity.map_or(severity, |highest| highest.min(severity)));
+        }
+        let blocks = self.state.engine == EngineMode::On;
+        self.record(index, rule);
+        let jump = || rule.jump.map_or(Next::Rule, Next::At);
+        let status = |status| Next::Interrupt(Interruption { rule: rule.id, status, redirect: None });
+        match &rule.disruption {
+            Disruption::Pass => jump(),
+            _ if !blocks => jump(),
+            Disruption::AllowPhase => Next::Allow(None),
+            Disruption::AllowRequest => Next::Allow(Some(Phase::RequestBody)),
+            Disruption::AllowAll => Next::Allow(Some(Phase::ResponseBody)),
+            Disruption::Deny(code) => status(*code),
+            Disruption::Drop => status(0),
+            Disruption::Redirect(code, url) => {
+                let redirect = Some(self.expand(url));
+                Next::Interrupt(Interruption { rule: rule.id, status: *code, redirect })
+            }
+        }
+    }
+
+    fn record(&mut self, index: usize, rule: &Rule) {
+        if !rule.log {
+            return;
+        }
+        let message = rule.message.as_ref().map(|text| self.expand(text)).unwrap_or_default();
+        let data = rule.data.as_ref().map(|text| self.expand(text)).unwrap_or_default();
+        let tags = rule.tags.iter().map(|text| self.expand(text)).collect();
+        let matched = self.state.matched.last().cloned().unwrap_or_default();
+        self.matches.push(Match {
+            rule: index as u32,
+            id: rule.id,
+            phase: rule.phase,
+            severity: rule.severity,
+            message,
+            data,
+            tags,
+            variable: matched.name,
+            value: matched.value,
+            count: self.state.matched.len(),
+        });
+    }
+
+    /// What the filter found, looked at with the rule's own operator.
+    fn hits(&mut self, index: usize, link: &Link, hits: &[(Hit, &Found)]) -> bool {
+        let mut matched = false;
+        let store = self.store;
+        for target in &link.targets {
+            for (hit, found) in hits {
+                let entry = hit.entry as usize;
+                let source = store.entries[entry].source;
+                if !target.sources.iter().any(|own| own == source)
+                    || !self.selects(target, store.name(entry))
+                    || self.is_excluded(index, link, target, store.name(entry))
+                {
+                    continue;
+                }
+                let value = hit.bytes.of(&store.bytes, &found.made);
+                matched |= self.judge(link, target.variable, store.name(entry), value);
+            }
+        }
+        matched
+    }
+
+    /// A link, on all values that it is about.
+    fn link(&mut self, index: usize, link: &Link) -> bool {
+        if link.targets.is_empty() {
+            self.sets(link);
+            return true;
+        }
+        let mut matched = false;
+        for target in &link.targets {
+            if target.count {
+                let count = self.count(index, link, target);
+                matched |= self.judge(link, target.variable, self.member_name(target), count.to_string().as_bytes());
+                continue;
+            }
+            if target.sources.is_none() {
+                matched |= self.dynamic(index, link, target);
+                continue;
+            }
+            let store = self.store;
+            for source in target.sources.iter() {
+                for entry in store.range(source) {
+                    let name = store.name(entry);
+                    if self.selects(target, name) && !self.is_excluded(index, link, target, name) {
+                        matched |= self.transformed(link, target.variable, name, store.value(entry));
+                    }
+                }
+            }
+        }
+        matched
+    }
+
+    fn member_name<'m>(&self, target: &'m Target) -> &'m [u8]
+    where
+        Self: 'm,
+    {
+        match &target.select {
+            Select::Name(name) => name,
+            _ => b"",
+        }
+    }
+
+    fn selects(&self, target: &Target, name: &[u8]) -> bool {
+        match &target.select {
+            Select::All => true,
+            Select::Name(wanted) => name.eq_ignore_ascii_case(wanted),
+            Select::Tx(number) => name.eq_ignore_ascii_case(self.rules.tx.name(*number)),
+            Select::Expression(regex) => regex.is_match(name),
+        }
+    }
+
+    /// Whether a member is exempt, by the rule itself or for this transaction.
+    fn is_excluded(&self, index: usize, link: &Link, target: &Target, name: &[u8]) -> bool {
+        let meant = |exempt: &Target| exempt.variable == target.variable && exempt.sources == target.sources && self.selects(exempt, name);
+        link.exclusions.iter().any(meant)
+            || self
+                .state
+                .removed_targets
+                .iter()
+                .any(|(rules, targets)| rules.contains(index) && targets.iter().any(meant))
+    }
+
+    fn count(&self, index: usize, link: &Link, target: &Target) -> usize {
+        let here = |name: &[u8]| self.selects(target, name) && !self.is_excluded(index, link, target, name);
+        if !target.sources.is_none() {
+            let entries = target.sources.iter().flat_map(|source| self.store.range(source));
+            return entries.filter(|entry| here(self.store.name(*entry))).count();
+        }
+        match (&target.select, target.variable) {
+            (Select::Tx(number), _) => usize::from(self.state.tx[*number as usize].is_some()),
+            _ => self.values(target).iter().filter(|(name, _)| here(name)).count(),
+        }
+    }
+
+    /// The values of what is not kept, with the names of the members.
+    fn values(&self, target: &Target) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let state = &self.state;
+        let one = |value: Vec<u8>| vec![(Vec::new(), value)];
+        match target.variable {
+            Variable::MatchedVar => state.matched.last().map(|last| one(last.value.clone())).unwrap_or_default(),
+            Variable::MatchedVarName => state.matched.last().map(|last| one(last.name.clone())).unwrap_or_default(),
+            Variable::MatchedVars => {
+                state.matched.iter().map(|matched| (matched.name.clone(), matched.value.clone())).collect()
+            }
+            Variable::MatchedVarsNames => {
+                state.matched.iter().map(|matched| (matched.name.clone(), matched.name.clone())).collect()
+            }
+            Variable::Tx => {
+                let numbered = state.tx.iter().enumerate().filter_map(|(number, value)| {
+                    value.as_ref().map(|value| (self.rules.tx.name(number as u32).to_vec(), value.to_vec()))
+                });
+                numbered.chain(self.members(Variable::Tx)).collect()
+            }
+            Variable::Env
+            | Variable::Global
+            | Variable::Ip
+            | Variable::Resource
+            | Variable::Session
+            | Variable::User => self.members(target.variable).collect(),
+            other => self.about.value(other, self.store, state).map(one).unwrap_or_default(),
+        }
+    }
+
+    fn members(&self, collection: Variable) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        let members = self.state.members.iter().filter(move |((of, _), _)| *of == collection);
+        members.map(|((_, name), value)| (name.clone(), value.to_vec()))
+    }
+
+    /// A link, on what is put together when it is asked for.
+    fn dynamic(&mut self, index: usize, link: &Link, target: &Target) -> bool {
+        if let Select::Tx(number) = target.select {
+            let Some(value) = &self.state.tx[number as usize] else { return false };
+            // Most rules of this kind compare numbers.
+            if let (Value::Number(value), Matcher::Number(order, other)) = (value, &link.matcher)
+                && link.transformations.is_empty()
+                && order.holds(*value, *other) == link.negated
+            {
+                return false;
+            }
+            let value = value.to_vec();
+            return self.transformed(link, target.variable, self.rules.tx.name(number), &value);
+        }
+        let mut matched = false;
+        for (name, value) in self.values(target) {
+            if self.selects(target, &name) && !self.is_excluded(index, link, target, &name) {
+                matched |= self.transformed(link, target.variable, &name, &value);
+            }
+        }
+        matched
+    }
+
+    /// A value, once it is transformed.
+    fn transformed(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) -> bool {
+        if link.transformations.is_empty() {
+            return self.judge(link, variable, name, value);
+        }
+        let (mut now, mut next) = (value.to_vec(), Vec::new());
+        let mut matched = link.multi_match && self.judge(link, variable, name, value);
+        for transformation in &link.transformations {
+            if transformation.apply(&now, &mut next) {
+                std::mem::swap(&mut now, &mut next);
+                if link.multi_match {
+                    matched |= self.judge(link, variable, name, &now);
+                }
+            }
+        }
+        if link.multi_match { matched } else { self.judge(link, variable, name, &now) }
+    }
+
+    /// Whether the operator finds what it looks for; and if so, what follows for each match.
+    fn judge(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) -> bool {
+        let argument = link.argument.as_ref().map(|text| self.expand(text));
+        let found = match &link.matcher {
+            Matcher::Regex(expression) if link.capture == Capture::Groups && !link.negated => {
+                return self.groups(link, variable, name, value, &expression.regex);
+            }
+            Matcher::DynamicRegex(_) => {
+                self.worker.dynamic(argument.as_deref().unwrap_or_default()).and_then(|regex| regex.find(value)).map(|found| found.range())
+            }
+            Matcher::Sqli => crate::injection::sqli(value).map(|_| 0..value.len()),
+            Matcher::Xss => crate::injection::xss(value).then_some(0..value.len()),
+            matcher => {
+                let worker = &mut *self.worker;
+                matcher.find(value, |regex| worker.cache(link.pattern, regex), || argument.unwrap_or_default())
+            }
+        };
+        if found.is_some() == link.negated {
+            return false;
+        }
+        if let Some(range) = found
+            && link.capture != Capture::Nothing
+            && captures(&link.matcher)
+        {
+            let captured = match &link.matcher {
+                Matcher::Sqli => crate::injection::sqli(value).map(|fingerprint| fingerprint.as_bytes().to_vec()).unwrap_or_default(),
+                _ => value[range].to_vec(),
+            };
+            self.state.tx[0] = Some(Value::Bytes(captured));
+        }
+        self.matched(link, variable, name, value);
+        true
+    }
+
+    fn groups(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8], regex: &Regex) -> bool {
+        let mut slots = [None; 2 * GROUPS as usize];
+        let cache = self.worker.cache(link.pattern, regex);
+        let count = slots.len().min(regex.captures_len() * 2);
+        if regex.search_slots_with(cache, &Input::new(value), &mut slots[..count]).is_none() {
+            return false;
+        }
+        for (group, pair) in slots.chunks(2).enumerate() {
+            if let [Some(start), Some(end)] = pair {
+                self.state.tx[group] = Some(Value::Bytes(value[start.get()..end.get()].to_vec()));
+            }
+        }
+        self.matched(link, variable, name, value);
+        true
+    }
+
+    fn matched(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) {
+        let mut full = variable.name().as_bytes().to_vec();
+        if !name.is_empty() {
+            full.push(b':');
+            full.extend_from_slice(name);
+        }
+        self.state.matched.push(Matched { name: full, value: value.to_vec() });
+        self.sets(link);
+    }
+
+    fn sets(&mut self, link: &Link) {
+        for set in &link.sets {
+            self.set(set);
+        }
+    }
+
+    fn set(&mut self, set: &SetVar) {
+        let amount = |run: &Self, amount: &Amount| match amount {
+            Amount::Number(number) => *number,
+            Amount::Text(text) => crate::operator::number(&run.expand(text)),
+        };
+        let (number, dynamic) = match &set.name {
+            MemberName::Tx(number) => (Some(*number as usize), None),
+            MemberName::Dynamic(collection, text) => (None, Some((*collection, self.expand(text).to_ascii_lowercase()))),
+        };
+        let old = || match (&number, &dynamic) {
+            (Some(number), _) => self.state.tx[*number].as_ref().map_or(0, Value::number),
+            (_, Some((collection, name))) => self.state.member(self.rules, *collection, name).map_or(0, Value::number),
+            _ => 0,
+        };
+        let value = match &set.value {
+            SetVarValue::Number(number) => Some(Value::Number(*number)),
+            SetVarValue::Set(text) => Some(Value::Bytes(self.expand(text))),
+            SetVarValue::Add(more) => Some(Value::Number(old().saturating_add(amount(self, more)))),
+            SetVarValue::Subtract(less) => Some(Value::Number(old().saturating_sub(amount(self, less)))),
+            SetVarValue::Remove => None,
+        };
+        match (number, dynamic) {
+            (Some(number), _) => self.state.tx[number] = value,
+            (None, Some((collection, name))) => self.state.set_member(self.rules, collection, name, value),
+            (None, None) => {}
+        }
+    }
+
+    fn effect(&mut self, effect: &Effect) {
+        let state = &mut *self.state;
+        match effect {
+            Effect::ForceRequestBodyVariable(forced) => state.force_body = *forced,
+            Effect::RequestBodyAccess(access) => state.request_body = *access,
+            Effect::RequestBodyProcessor(processor) => state.processor = Some(*processor),
+            Effect::ResponseBodyAccess(access) => state.response_body = *access,
+            Effect::RuleEngine(mode) => state.engine = *mode,
+            Effect::RemoveRules(rules) => state.removed.get_or_insert_with(|| self.rules.no_rules()).extend(rules),
+            Effect::RemoveTargets(rules, targets) => state.removed_targets.push((rules.clone(), targets.clone())),
+            Effect::SetEnv(name, value) => {
+                let (name, value) = (self.expand(name), Value::Bytes(self.expand(value)));
+                self.state.set_member(self.rules, Variable::Env, name.to_ascii_lowercase(), Some(value));
+            }
+        }
+    }
+
+    /// A text with its macros in place; what has no value is nothing.
+    pub(super) fn expand(&self, text: &Text) -> Vec<u8> {
+        let mut expanded = Vec::new();
+        for piece in &text.0 {
+            match piece {
+                Piece::Literal(literal) => expanded.extend_from_slice(literal),
+                Piece::Tx(number) => {
+                    if let Some(value) = &self.state.tx[*number as usize] {
+                        value.write(&mut expanded);
+                    }
+                }
+                Piece::Variable(variable, member) => self.write(*variable, member.as_deref(), &mut expanded),
+            }
+        }
+        expanded
+    }
+
+    fn write(&self, variable: Variable, member: Option<&[u8]>, to: &mut Vec<u8>) {
+        match (variable, member) {
+            (Variable::MatchedVar, _) => to.extend(self.state.matched.last().iter().flat_map(|last| &last.value)),
+            (Variable::MatchedVarName, _) => to.extend(self.state.matched.last().iter().flat_map(|last| &last.name)),
+            (
+                Variable::Env | Variable::Global | Variable::Ip | Variable::Resource | Variable::Session | Variable::User,
+                Some(name),
+            ) => {
+                if let Some(value) = self.state.member(self.rules, variable, name) {
+                    value.write(to);
+                }
+            }
+            _ => {
+                if let Some(value) = self.store.first(variable, member) {
+                    to.extend_from_slice(value);
+                } else if let Some(value) = self.about.value(variable, self.store, self.state) {
+                    to.extend_from_slice(&value);
+                }
+            }
+        }
+    }
+}
+
+/// Operators whose finding goes to TX.
+fn captures(matcher: &Matcher) -> bool {
+    matches!(matcher, Matcher::Regex(_) | Matcher::DynamicRegex(_) | Matcher::Words(_) | Matcher::Sqli | Matcher::Xss)
+}
+

@@ -1,0 +1,114 @@
+//! What rules remember from one to the next.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    operator::number,
+    rules::{
+        Rules,
+        bits::Bits,
+        rule::Target,
+    },
+    seclang::{BodyProcessor, EngineMode, Severity, Variable},
+};
+
+/// The value of a member of TX.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    pub(super) fn write(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Number(number) => to.extend_from_slice(number.to_string().as_bytes()),
+            Self::Bytes(bytes) => to.extend_from_slice(bytes),
+        }
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
+    }
+
+    pub(super) fn number(&self) -> i64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Bytes(bytes) => number(bytes),
+        }
+    }
+}
+
+/// A value that matched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Matched {
+    /// `ARGS:name`.
+    pub(super) name: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// By the number of the name.
+    pub(super) tx: Vec<Option<Value>>,
+    /// Members of TX whose names came with the request, and all of the other collections, by variable and name.
+    pub(super) members: BTreeMap<(Variable, Vec<u8>), Value>,
+    /// Of the rule at hand and its chain.
+    pub(super) matched: Vec<Matched>,
+    pub(super) removed: Option<Bits>,
+    pub(super) removed_targets: Vec<(Bits, std::sync::Arc<[Target]>)>,
+    pub(super) engine: EngineMode,
+    pub(super) processor: Option<BodyProcessor>,
+    pub(super) force_body: bool,
+    pub(super) request_body: bool,
+    pub(super) response_body: bool,
+    pub(super) highest_severity: Option<Severity>,
+}
+
+impl State {
+    pub(super) fn new(rules: &Rules, engine: EngineMode) -> Self {
+        Self {
+            tx: vec![None; rules.tx.len()],
+            members: BTreeMap::new(),
+            matched: Vec::new(),
+            removed: None,
+            removed_targets: Vec::new(),
+            engine,
+            processor: None,
+            force_body: false,
+            request_body: rules.settings.request_body.inspected,
+            response_body: rules.settings.response_body.inspected,
+            highest_severity: None,
+        }
+    }
+
+    /// Of a name in lower case.
+    pub(super) fn member<'s>(&'s self, rules: &Rules, collection: Variable, name: &[u8]) -> Option<&'s Value> {
+        if collection == Variable::Tx
+            && let Some(number) = rules.tx.find(name)
+        {
+            return self.tx[number as usize].as_ref();
+        }
+        self.members.get(&(collection, name.to_vec()))
+    }
+
+    /// Changes a member, whose name is in lower case. `None`: it is no more.
+    pub(super) fn set_member(&mut self, rules: &Rules, collection: Variable, name: Vec<u8>, value: Option<Value>) {
+        if collection == Variable::Tx
+            && let Some(number) = rules.tx.find(&name)
+        {
+            self.tx[number as usize] = value;
+            return;
+        }
+        match value {
+            Some(value) => {
+                self.members.insert((collection, name), value);
+            }
+            None => {
+                self.members.remove(&(collection, name));
+            }
+        }
+    }
+}
