@@ -169,6 +169,11 @@ impl Transaction {
         self.state.member(&self.rules, crate::seclang::Variable::Tx, name.as_bytes()).map(state::Value::number)
     }
 
+    /// Rules that were run on values because the filters found something, by their ids, once for each value.
+    pub fn candidates(&self) -> impl Iterator<Item = u32> {
+        self.found.hits.iter().chain(&self.found_in_answer.hits).map(|hit| self.rules.rules[hit.rule as usize].id)
+    }
+
     /// The last phase, after the answer: nothing can be ended any more.
     pub fn finish(&mut self, worker: &mut Worker) {
         self.phase(worker, Phase::Logging);

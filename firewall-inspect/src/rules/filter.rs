@@ -96,8 +96,10 @@ pub(crate) struct Filter {
     seeking: Mask,
     /// Those that are content with so many bytes.
     by_length: Box<[Mask; LENGTHS]>,
-    /// Bytes, and those that need one of them.
+    /// Bytes, and those that need one of them, of those that look for no word.
     sets: Vec<(ByteSet, Mask)>,
+    /// Of each rule, the bytes that it needs.
+    needs: Vec<Vec<ByteSet>>,
     plans: Vec<Plans>,
 }
 
@@ -122,6 +124,7 @@ struct Plan {
 struct Node {
     parent: u16,
     transformation: Transformation,
+    triggers: ByteSet,
     rules: Mask,
 }
 
@@ -180,6 +183,7 @@ impl Filter {
             seeking: Mask::default(),
             by_length: Box::new([Mask::default(); LENGTHS]),
             sets: Vec::new(),
+            needs: Vec::new(),
             plans: std::iter::repeat_with(Plans::default).take(Source::COUNT).collect(),
         };
         let mut words: HashMap<Vec<u8>, usize> = HashMap::new();
@@ -199,8 +203,11 @@ impl Filter {
                     mask.insert(number);
                 }
             }
-            for set in &requirement.sets {
-                sets.entry(*set).or_default().insert(number);
+            filter.needs.push(requirement.sets.clone());
+            if requirement.words.is_none() {
+                for set in &requirement.sets {
+                    sets.entry(*set).or_default().insert(number);
+                }
             }
             if let Some(wanted) = &requirement.words {
                 filter.seeking.insert(number);
@@ -290,7 +297,7 @@ impl Filter {
             let parent = outcome_of[usize::from(node.parent)];
             let before = outcomes[usize::from(parent)];
             let mut outcome = parent;
-            if node.transformation.triggers().meets(&before.set) {
+            if node.triggers.meets(&before.set) {
                 let mut buffer = std::mem::take(&mut found.buffer);
                 if node.transformation.apply(before.bytes.of(values, &found.made), &mut buffer) {
                     found.scanned += buffer.len() as u64;
@@ -336,8 +343,9 @@ impl Filter {
         {
             for word in words.find_overlapping_iter(value) {
                 for number in &self.seekers[word.pattern().as_usize()] {
-                    if seeking.contains(usize::from(*number)) {
-                        might.insert(usize::from(*number));
+                    let number = usize::from(*number);
+                    if seeking.contains(number) && self.needs[number].iter().all(|needed| needed.meets(set)) {
+                        might.insert(number);
                     }
                 }
             }
@@ -374,7 +382,7 @@ impl Plan {
     fn add(&mut self, link: &Link, number: usize) {
         if self.nodes.is_empty() {
             let transformation = Transformation::Lowercase;
-            self.nodes.push(Node { parent: 0, transformation, rules: Mask::default() });
+            self.nodes.push(Node { parent: 0, transformation, triggers: ByteSet::default(), rules: Mask::default() });
         }
         let mut at = 0;
         if link.multi_match {
@@ -385,7 +393,8 @@ impl Plan {
             at = match known {
                 Some(position) => position as u16 + 1,
                 None => {
-                    self.nodes.push(Node { parent: at, transformation: *transformation, rules: Mask::default() });
+                    let (transformation, triggers) = (*transformation, transformation.triggers());
+                    self.nodes.push(Node { parent: at, transformation, triggers, rules: Mask::default() });
                     self.nodes.len() as u16 - 1
                 }
             };
@@ -436,10 +445,14 @@ fn requirement(matcher: &Matcher) -> Option<Requirement> {
             Some(Requirement::words([finder.needle().to_vec()]))
         }
         Matcher::ByteRange(allowed) => {
-            let mut outside = ByteSet::default();
-            (0..=255_u8).filter(|byte| !allowed[usize::from(*byte)]).for_each(|byte| outside.insert(byte));
-            Some(Requirement::set(outside))
+            let allowed = (0..=255_u8).filter(|byte| allowed[usize::from(*byte)]);
+            Some(Requirement::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement()))
         }
+        Matcher::Sqli => {
+            let words = (0..=255_u8).filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+            Some(Requirement::set(ByteSet::of(&words.collect::<Vec<_>>()).complement()))
+        }
+        Matcher::Xss => Some(Requirement::set(ByteSet::of(b"<="))),
         Matcher::UrlEncoding => Some(Requirement::set(ByteSet::of(b"%"))),
         Matcher::Utf8Encoding => Some(Requirement::set(ByteSet([0, 0, u64::MAX, u64::MAX]))),
         _ => None,

@@ -46,6 +46,10 @@ impl ByteSet {
         self
     }
 
+    pub(crate) fn complement(self) -> Self {
+        Self(self.0.map(|word| !word))
+    }
+
     /// How much of ordinary text has one of these bytes: the fewer, the better a set tells values apart.
     fn commonness(&self) -> u32 {
         (0..=255_u8)

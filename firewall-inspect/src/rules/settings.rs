@@ -46,7 +46,7 @@ impl Default for Settings {
                 over_limit: LimitAction::ProcessPartial,
             },
             response_types: ["text/plain", "text/html", "text/xml", "application/json"].map(Into::into).into(),
-            arguments: 1000,
+            arguments: 32_768,
             json_depth: 512,
             separator: b'&',
         }
