@@ -19,8 +19,8 @@ mod settings;
 
 use std::ops::Range;
 
-use self::{bits::Bits, filter::Filter, names::Names, rule::Rule};
 pub(crate) use self::require::ByteSet;
+use self::{bits::Bits, filter::Filter, names::Names, rule::Rule};
 pub use self::{
     load::Files,
     settings::{BodySettings, Settings},
@@ -72,34 +72,5 @@ impl Rules {
 
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[ignore = "shows what the filter does not speak for"]
-    fn always() {
-        struct Disk;
-        impl Files for Disk {
-            fn matching(&mut self, pattern: &str) -> Result<Vec<String>, String> {
-                let Some(dir) = pattern.strip_suffix("/*.conf") else { return Ok(vec![pattern.to_owned()]) };
-                let mut v: Vec<String> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path().to_str().unwrap().to_owned()).filter(|n| n.ends_with(".conf")).collect();
-                v.sort();
-                Ok(v)
-            }
-            fn read(&mut self, path: &str) -> Result<Vec<u8>, String> { std::fs::read(path).map_err(|e| e.to_string()) }
-        }
-        let rules = Rules::load(&["/work/shared/crs-4.28/crs-setup.conf.example".into(), "/work/shared/crs-4.28/rules/*.conf".into()], &mut Disk).unwrap();
-        for (p, always) in rules.always.iter().enumerate() {
-            println!("phase {} {}", p + 1, always.len());
-            for i in always {
-                let r = &rules.rules[*i as usize];
-                let l = &r.links[0];
-                println!("  {} {}{} {:?} {}", r.id, if l.negated { "!" } else { "" }, l.operator.name(), l.transformations, l.targets.iter().map(|t| format!("{}{}", if t.count {"&"} else {""}, t.variable.name())).collect::<Vec<_>>().join("|"));
-            }
-        }
     }
 }

@@ -209,12 +209,12 @@ impl Transaction {
     fn look(&mut self) {
         for entry in self.looked..self.store.entries.len() {
             let source = self.store.entries[entry].source;
-            let (start, end) = self.store.entries[entry].value;
+            let value = self.store.entries[entry].value;
             let name = self.store.name(entry);
             for (filter, found) in
                 [(&self.rules.request, &mut self.found), (&self.rules.response, &mut self.found_in_answer)]
             {
-                filter.look(source, name, entry as u32, &self.store.bytes, start, end, found);
+                filter.look(source, name, entry as u32, &self.store.bytes, value, found);
             }
         }
         self.looked = self.store.entries.len();

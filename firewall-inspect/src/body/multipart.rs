@@ -86,7 +86,12 @@ fn boundary(content_type: &[u8], flags: &mut Flags) -> Result<Vec<u8>, BodyError
         return Err(malformed("this is no multipart/form-data"));
     }
     let lower = content_type.to_ascii_lowercase();
-    let mut places = memchr::memmem::find_iter(&lower, b"boundary");
+    // The parameter, and not a value with the word in it.
+    let is_parameter = |at: &usize| {
+        let behind = lower[at + 8..].trim_ascii_start();
+        matches!(lower[at - 1], b';' | b',' | b' ' | b'\t') && behind.starts_with(b"=")
+    };
+    let mut places = memchr::memmem::find_iter(&lower[..], b"boundary").filter(is_parameter);
     let at = places.next().ok_or_else(|| malformed("there is no boundary"))?;
     if places.next().is_some() {
         return Err(malformed("there is more than one boundary"));
@@ -102,7 +107,10 @@ fn boundary(content_type: &[u8], flags: &mut Flags) -> Result<Vec<u8>, BodyError
     flags.boundary_whitespace |= equals > 0 || trimmed.len() != value.len();
     let (boundary, behind) = match trimmed.strip_prefix(b"\"") {
         Some(quoted) => {
-            let end = quoted.iter().position(|byte| *byte == b'"').ok_or_else(|| malformed("the boundary's quote does not end"))?;
+            let end = quoted
+                .iter()
+                .position(|byte| *byte == b'"')
+                .ok_or_else(|| malformed("the boundary's quote does not end"))?;
             flags.boundary_quoted = true;
             (&quoted[..end], &quoted[end + 1..])
         }
@@ -279,7 +287,10 @@ fn describe(part: &mut Part<'_>, flags: &mut Flags) -> Result<(), BodyError> {
         if rest.is_empty() {
             break;
         }
-        rest = rest.strip_prefix(b";").ok_or_else(|| malformed("a Content-Disposition has no semicolon where one must be"))?.trim_ascii_start();
+        rest = rest
+            .strip_prefix(b";")
+            .ok_or_else(|| malformed("a Content-Disposition has no semicolon where one must be"))?
+            .trim_ascii_start();
         if rest.is_empty() {
             break;
         }
@@ -347,7 +358,10 @@ mod tests {
              name=\"f\"; filename=\"x \\\"y.txt\"\r\nContent-Type: text/plain\r\n\r\n\r\n--AB--\r\n",
         );
         assert_eq!(result, Ok(()));
-        assert_eq!((&form.parts[0].name[..], form.parts[0].content, &form.parts[0].filename), (&b"a"[..], &b"1\r\n2"[..], &None));
+        assert_eq!(
+            (&form.parts[0].name[..], form.parts[0].content, &form.parts[0].filename),
+            (&b"a"[..], &b"1\r\n2"[..], &None)
+        );
         assert_eq!((&form.parts[1].name[..], form.parts[1].content), (&b"f"[..], &b""[..]));
         assert_eq!(form.parts[1].filename.as_deref(), Some(&b"x \"y.txt"[..]));
         assert_eq!(form.parts[1].headers[1], b"Content-Type: text/plain");
@@ -367,7 +381,11 @@ mod tests {
         flagged("--AB\r\nContent-Disposition: form-data;\r\n name=a\r\n\r\n1\r\n--AB--", |flags| flags.header_folding);
         flagged("--AB\r\nContent-Disposition: form-data; name='a'\r\n\r\n1\r\n--AB--", |flags| flags.invalid_quoting);
         flagged("--AB\r\nX: y\r\n\r\n1\r\n--AB--", |flags| flags.invalid_part);
-        assert!(form(&format!("--AB\r\nContent-Disposition: form-data; name=b\r\n\r\n--AC\r\n--AB\r\n{field}")).0.unmatched_boundary);
+        assert!(
+            form(&format!("--AB\r\nContent-Disposition: form-data; name=b\r\n\r\n--AC\r\n--AB\r\n{field}"))
+                .0
+                .unmatched_boundary
+        );
     }
 
     #[test]
@@ -387,9 +405,12 @@ mod tests {
         }
         assert!(form(&format!("{}--AB--", field.repeat(4))).1.is_err_and(|error| error.limit));
         assert!(form(&format!("--AB\r\nX: {}\r\n\r\n--AB--", "y".repeat(200))).1.is_err_and(|error| error.limit));
-        for content_type in
-            ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=a; boundary=a", "multipart/form-data; boundary=\"a"]
-        {
+        for content_type in [
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=a; boundary=a",
+            "multipart/form-data; boundary=\"a",
+        ] {
             assert!(read(content_type.as_bytes(), b"--a--", &LIMITS).1.is_err(), "{content_type}");
         }
     }

@@ -89,7 +89,9 @@ pub fn read(body: &[u8], limits: &Limits) -> Result<Document, BodyError> {
             }
             Event::Decl(declaration) => {
                 let encoding = declaration.encoding().transpose().map_err(|error| malformed(&error, at))?;
-                if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf-8") && !encoding.eq_ignore_ascii_case("us-ascii")) {
+                if encoding.is_some_and(|encoding| {
+                    !encoding.eq_ignore_ascii_case("utf-8") && !encoding.eq_ignore_ascii_case("us-ascii")
+                }) {
                     return Err(malformed(&"an encoding other than UTF-8", at));
                 }
             }
@@ -138,7 +140,10 @@ mod tests {
 
     #[test]
     fn text_and_attributes() {
-        let document = read(b"<?xml version='1.0'?><a x='1&lt;'><b xmlns:q='u'>t&amp;&#65;</b><![CDATA[<c>]]><d y=\"z\"/></a>\n", &LIMITS);
+        let document = read(
+            b"<?xml version='1.0'?><a x='1&lt;'><b xmlns:q='u'>t&amp;&#65;</b><![CDATA[<c>]]><d y=\"z\"/></a>\n",
+            &LIMITS,
+        );
         let document = document.unwrap();
         assert_eq!(document.text.escape_ascii().to_string(), "t&A<c>");
         assert_eq!(document.attributes, [&b"1<"[..], b"z"]);

@@ -9,7 +9,8 @@ use super::{
     names::{GROUPS, Names},
     resolve::{Draft, Item, resolve},
     rule::{
-        Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Sources, Target, Text,
+        Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Sources,
+        Target, Text,
     },
 };
 use crate::{
@@ -112,7 +113,6 @@ impl Compiler<'_> {
         links.extend(draft.chain.iter().map(|link| self.link(link, &draft.defaults)));
         let mut rule = Rule {
             id: draft.id(),
-            place: draft.place.clone(),
             phase: draft.phase(),
             links,
             disruption,
@@ -195,10 +195,16 @@ impl Compiler<'_> {
 
     fn target(&mut self, place: &Place, target: &seclang::Target) -> Option<Target> {
         let variable = target.variable;
+        if variable == Variable::Duration {
+            self.fault(place, "DURATION is not supported: rules are run without a clock");
+            return None;
+        }
         let mut sources = Sources::of(variable);
         let select = match &target.selector {
             None => Select::All,
-            Some(seclang::Selector::Name(name)) if variable == Variable::Tx => Select::Tx(self.tx.number(name.as_bytes())),
+            Some(seclang::Selector::Name(name)) if variable == Variable::Tx => {
+                Select::Tx(self.tx.number(name.as_bytes()))
+            }
             Some(seclang::Selector::Name(name)) => Select::Name(name.to_ascii_lowercase().into_bytes().into()),
             Some(seclang::Selector::Regex(expression)) => match pattern::compile(&format!("(?i){expression}")) {
                 Ok(regex) => Select::Expression(Box::new(regex)),
@@ -237,7 +243,8 @@ impl Compiler<'_> {
             seclang::SetVarValue::Remove => SetVarValue::Remove,
             seclang::SetVarValue::Set(text) => {
                 // As it is written back.
-                let number = text.literal().and_then(|literal| literal.parse::<i64>().ok().filter(|n| n.to_string() == literal));
+                let number =
+                    text.literal().and_then(|literal| literal.parse::<i64>().ok().filter(|n| n.to_string() == literal));
                 number.map_or_else(|| SetVarValue::Set(self.text(text)), SetVarValue::Number)
             }
         };
@@ -326,9 +333,8 @@ fn disruption_of(actions: &[Action]) -> Option<&seclang::Disruption> {
 /// Groups go to TX only where somebody may read them: one of the chain, or, if somebody reads them who may mean those of
 /// another, everywhere.
 fn settle_captures(rules: &mut [Rule]) {
-    let read_by_strangers = rules.iter().any(|rule| {
-        reads_groups(rule) && !rule.links.iter().any(|link| link.capture != Capture::Nothing)
-    });
+    let read_by_strangers =
+        rules.iter().any(|rule| reads_groups(rule) && !rule.links.iter().any(|link| link.capture != Capture::Nothing));
     for rule in rules {
         if read_by_strangers || reads_groups(rule) {
             for link in rule.links.iter_mut().filter(|link| link.capture != Capture::Nothing) {
@@ -361,4 +367,3 @@ fn reads_groups(rule: &Rule) -> bool {
             targets || sets || link.argument.iter().any(text)
         })
 }
-

@@ -166,14 +166,6 @@ struct Outcome {
     rules: Mask,
 }
 
-impl Found {
-    pub(crate) fn clear(&mut self) {
-        self.hits.clear();
-        self.made.clear();
-        self.scanned = 0;
-    }
-}
-
 impl Filter {
     pub(crate) fn build(kind: Kind, rules: &[Rule]) -> Self {
         let mut filter = Self {
@@ -267,14 +259,16 @@ impl Filter {
         self.rules.binary_search(&(rule as u32)).is_ok()
     }
 
-    /// Whether nobody looks at the values of this source.
-    pub(crate) fn is_blind_to(&self, source: Source) -> bool {
-        let plans = &self.plans[source.index()];
-        plans.any.nodes.is_empty() && plans.named.is_empty()
-    }
-
     /// Finds the rules that might match a value. `name` is the member's, as sent; `start` is where in `values` it is.
-    pub(crate) fn look(&self, source: Source, name: &[u8], entry: u32, values: &[u8], start: u32, end: u32, found: &mut Found) {
+    pub(crate) fn look(
+        &self,
+        source: Source,
+        name: &[u8],
+        entry: u32,
+        values: &[u8],
+        (start, end): (u32, u32),
+        found: &mut Found,
+    ) {
         let plans = &self.plans[source.index()];
         let plan = if plans.named.is_empty() { &plans.any } else { plans.of(name) };
         if plan.nodes.is_empty() {
@@ -389,7 +383,8 @@ impl Plan {
             self.nodes[0].rules.insert(number);
         }
         for transformation in &link.transformations {
-            let known = self.nodes[1..].iter().position(|node| node.parent == at && node.transformation == *transformation);
+            let known =
+                self.nodes[1..].iter().position(|node| node.parent == at && node.transformation == *transformation);
             at = match known {
                 Some(position) => position as u16 + 1,
                 None => {
@@ -458,4 +453,3 @@ fn requirement(matcher: &Matcher) -> Option<Requirement> {
         _ => None,
     }
 }
-

@@ -53,7 +53,10 @@ impl Loader<'_> {
             Err(message) => return self.faults.push(fault(message)),
         };
         for path in paths {
-            let text = self.files.read(&path).and_then(|bytes| String::from_utf8(bytes).map_err(|error| format!("{path}: {error}")));
+            let text = self
+                .files
+                .read(&path)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|error| format!("{path}: {error}")));
             let text = match text {
                 Ok(text) => text,
                 Err(message) => {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::settings::Settings;
-use crate::seclang::{Action, Directive, Disruption, Fault, IdRange, OperatorUse, Phase, Place, Stated, Target, Text};
+use crate::seclang::{Action, Directive, Disruption, Fault, IdRange, OperatorUse, Phase, Place, Stated, Target};
 
 /// A rule before it is compiled.
 #[derive(Clone, Debug)]
@@ -86,7 +86,11 @@ pub(super) fn resolve(directives: &[Stated<Directive>]) -> Result<(Vec<Item>, Se
             faults.extend(unfit_link(&draft));
             let more = draft.chains();
             head.chain.push(draft);
-            if more { open = Some(head) } else { items.push(Item::Rule(head)) }
+            if more {
+                open = Some(head)
+            } else {
+                items.push(Item::Rule(head))
+            }
             continue;
         }
         if draft.id() == 0 {
@@ -128,7 +132,10 @@ fn unfit_default(place: &Place, actions: &[Action]) -> Option<Fault> {
         matches!(action, Action::Id(_) | Action::Chain | Action::Skip(_) | Action::SkipAfter(_))
             || matches!(action, Action::Disrupt(Disruption::Block))
     });
-    unfit.then(|| Fault { place: place.clone(), message: "a default action has no id, no chain, no jump and no block".into() })
+    unfit.then(|| Fault {
+        place: place.clone(),
+        message: "a default action has no id, no chain, no jump and no block".into(),
+    })
 }
 
 /// What only the first rule of a chain may say.
@@ -209,16 +216,4 @@ fn is_single(action: &Action) -> bool {
             | Action::Status(_)
             | Action::Ver(_)
     )
-}
-
-/// A text as it stands, macros and all.
-pub(super) fn as_written(text: &Text) -> String {
-    text.0
-        .iter()
-        .map(|piece| match piece {
-            crate::seclang::Piece::Literal(text) => text.clone(),
-            crate::seclang::Piece::Macro(variable, None) => format!("%{{{}}}", variable.name()),
-            crate::seclang::Piece::Macro(variable, Some(member)) => format!("%{{{}.{member}}}", variable.name()),
-        })
-        .collect()
 }

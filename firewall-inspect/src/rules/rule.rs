@@ -5,7 +5,7 @@ use regex_automata::meta::Regex;
 use super::bits::Bits;
 use crate::{
     operator::Matcher,
-    seclang::{BodyProcessor, EngineMode, Operator, Phase, Place, Severity, Transformation, Variable},
+    seclang::{BodyProcessor, EngineMode, Operator, Phase, Severity, Transformation, Variable},
 };
 
 /// A rule with all links of its chain.
@@ -13,7 +13,6 @@ use crate::{
 pub(crate) struct Rule {
     /// 0: it has none.
     pub(crate) id: u32,
-    pub(crate) place: Place,
     pub(crate) phase: Phase,
     /// Never empty.
     pub(crate) links: Vec<Link>,

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{state::State, store::Store};
@@ -26,9 +26,6 @@ impl About {
                 let sources = [Variable::ArgsGet, Variable::ArgsPost].map(crate::rules::rule::Source::of);
                 let entries = sources.into_iter().flat_map(|source| store.range(source));
                 entries.map(|entry| store.name(entry).len() + store.value(entry).len()).sum::<usize>().to_string()
-            }
-            Variable::Duration => {
-                SystemTime::now().duration_since(self.time).unwrap_or(Duration::ZERO).as_millis().to_string()
             }
             Variable::HighestSeverity => state.highest_severity.map_or(255, |severity| severity as u16).to_string(),
             Variable::ReqbodyProcessor => state.processor.map_or("", |processor| processor.name()).to_owned(),

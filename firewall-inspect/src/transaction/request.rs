@@ -45,10 +45,13 @@ impl Transaction {
 
     fn head(&mut self, head: &Head) {
         let target = head.bytes(head.raw_target);
-        let protocol: &[u8] = match head.version {
-            Version::Http10 => b"HTTP/1.0",
-            Version::Http11 => b"HTTP/1.1",
+        let protocol = match head.version {
             Version::Http2 => b"HTTP/2",
+            // As sent: it may be one that goes no further.
+            Version::Http10 | Version::Http11 => {
+                let behind = &head.raw[head.raw_target.range().end..];
+                behind.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().trim_ascii()
+            }
         };
         let (path, query) = match memchr::memchr(b'?', target) {
             Some(at) => (&target[..at], &target[at + 1..]),
@@ -64,7 +67,8 @@ impl Transaction {
         store.put_one(Variable::PathInfo, &decoded);
         store.put_one(Variable::RequestFilename, &decoded);
         if let Some(at) = decoded.iter().rposition(|byte| matches!(byte, b'/' | b'\\')) {
-            store.put_one(Variable::RequestBasename, &decoded[at + 1..]);
+            // Empty, but there, for a folder.
+            store.put(Source::of(Variable::RequestBasename), b"", &decoded[at + 1..]);
         }
         store.put_one(Variable::RequestUri, without_host(&percent_decoded(target)));
         for field in &head.fields {
@@ -86,7 +90,8 @@ impl Transaction {
             }
         }
         self.store.put_names(Variable::RequestCookies, Variable::RequestCookiesNames);
-        let found = arguments::url_encoded(query, self.rules.settings.separator, &Limits { count: usize::MAX, ..limits });
+        let found =
+            arguments::url_encoded(query, self.rules.settings.separator, &Limits { count: usize::MAX, ..limits });
         if let Ok(found) = found {
             for pair in &found.pairs {
                 self.store.put(Source::of(Variable::ArgsGet), &pair.name, &pair.value);
@@ -204,6 +209,9 @@ fn without_host(target: &[u8]) -> &[u8] {
 
 /// Parts of a form, elements of XML and the like, at most, beside what the rule set says of arguments.
 const NODES: usize = 100_000;
+/// What a variable holds of a file: its part, and its name as the client gave it.
+type OfFile = fn(&multipart::Part<'_>, &[u8]) -> Vec<u8>;
+
 /// Bytes of the headers of one part.
 const PART_HEADERS: usize = 16 << 10;
 
@@ -226,7 +234,8 @@ impl Transaction {
 
     fn multipart(&mut self, body: &[u8]) -> Option<BodyProblem> {
         let limits = multipart::Limits { parts: self.rules.settings.arguments, headers: PART_HEADERS };
-        let content_type = self.store.first(Variable::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
+        let content_type =
+            self.store.first(Variable::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
         let (form, result) = multipart::read(&content_type, body, &limits);
         let files = || form.parts.iter().filter_map(|part| part.filename.as_ref().map(|filename| (part, filename)));
         let pairs: Vec<Pair<'_>> = form
@@ -242,7 +251,7 @@ impl Transaction {
                 store.put(Source::of(Variable::MultipartPartHeaders), &part.name, header);
             }
         }
-        let each: [(Variable, fn(&multipart::Part<'_>, &[u8]) -> Vec<u8>); 6] = [
+        let each: [(Variable, OfFile); 6] = [
             (Variable::Files, |_, filename| filename.to_vec()),
             (Variable::FilesNames, |part, _| part.name.clone()),
             (Variable::FilesSizes, |part, _| part.content.len().to_string().into_bytes()),

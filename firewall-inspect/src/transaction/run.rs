@@ -13,7 +13,10 @@ use crate::{
         Rules,
         filter::{Found, Hit},
         names::GROUPS,
-        rule::{Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Target, Text},
+        rule::{
+            Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Target,
+            Text,
+        },
     },
     seclang::{EngineMode, Phase, Variable},
 };
@@ -115,7 +118,8 @@ impl Run<'_> {
     /// A rule and all of its chain matched.
     fn conclude(&mut self, index: usize, rule: &Rule) -> Next {
         if let Some(severity) = rule.severity {
-            self.state.highest_severity = Some(self.state.highest_severity.map_or(severity, |highest| highest.min(severity)));
+            self.state.highest_severity =
+                Some(self.state.highest_severity.map_or(severity, |highest| highest.min(severity)));
         }
         let blocks = self.state.engine == EngineMode::On;
         self.record(index, rule);
@@ -230,7 +234,9 @@ impl Run<'_> {
 
     /// Whether a member is exempt, by the rule itself or for this transaction.
     fn is_excluded(&self, index: usize, link: &Link, target: &Target, name: &[u8]) -> bool {
-        let meant = |exempt: &Target| exempt.variable == target.variable && exempt.sources == target.sources && self.selects(exempt, name);
+        let meant = |exempt: &Target| {
+            exempt.variable == target.variable && exempt.sources == target.sources && self.selects(exempt, name)
+        };
         link.exclusions.iter().any(meant)
             || self
                 .state
@@ -333,9 +339,11 @@ impl Run<'_> {
             Matcher::Regex(expression) if link.capture == Capture::Groups && !link.negated => {
                 return self.groups(link, variable, name, value, &expression.regex);
             }
-            Matcher::DynamicRegex(_) => {
-                self.worker.dynamic(argument.as_deref().unwrap_or_default()).and_then(|regex| regex.find(value)).map(|found| found.range())
-            }
+            Matcher::DynamicRegex(_) => self
+                .worker
+                .dynamic(argument.as_deref().unwrap_or_default())
+                .and_then(|regex| regex.find(value))
+                .map(|found| found.range()),
             Matcher::Sqli => crate::injection::sqli(value).map(|_| 0..value.len()),
             Matcher::Xss => crate::injection::xss(value).then_some(0..value.len()),
             matcher => {
@@ -351,7 +359,9 @@ impl Run<'_> {
             && captures(&link.matcher)
         {
             let captured = match &link.matcher {
-                Matcher::Sqli => crate::injection::sqli(value).map(|fingerprint| fingerprint.as_bytes().to_vec()).unwrap_or_default(),
+                Matcher::Sqli => {
+                    crate::injection::sqli(value).map(|fingerprint| fingerprint.as_bytes().to_vec()).unwrap_or_default()
+                }
                 _ => value[range].to_vec(),
             };
             self.state.tx[0] = Some(Value::Bytes(captured));
@@ -399,7 +409,9 @@ impl Run<'_> {
         };
         let (number, dynamic) = match &set.name {
             MemberName::Tx(number) => (Some(*number as usize), None),
-            MemberName::Dynamic(collection, text) => (None, Some((*collection, self.expand(text).to_ascii_lowercase()))),
+            MemberName::Dynamic(collection, text) => {
+                (None, Some((*collection, self.expand(text).to_ascii_lowercase())))
+            }
         };
         let old = || match (&number, &dynamic) {
             (Some(number), _) => self.state.tx[*number].as_ref().map_or(0, Value::number),
@@ -459,7 +471,12 @@ impl Run<'_> {
             (Variable::MatchedVar, _) => to.extend(self.state.matched.last().iter().flat_map(|last| &last.value)),
             (Variable::MatchedVarName, _) => to.extend(self.state.matched.last().iter().flat_map(|last| &last.name)),
             (
-                Variable::Env | Variable::Global | Variable::Ip | Variable::Resource | Variable::Session | Variable::User,
+                Variable::Env
+                | Variable::Global
+                | Variable::Ip
+                | Variable::Resource
+                | Variable::Session
+                | Variable::User,
                 Some(name),
             ) => {
                 if let Some(value) = self.state.member(self.rules, variable, name) {
@@ -481,4 +498,3 @@ impl Run<'_> {
 fn captures(matcher: &Matcher) -> bool {
     matches!(matcher, Matcher::Regex(_) | Matcher::DynamicRegex(_) | Matcher::Words(_) | Matcher::Sqli | Matcher::Xss)
 }
-

@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     operator::number,
-    rules::{
-        Rules,
-        bits::Bits,
-        rule::Target,
-    },
+    rules::{Rules, bits::Bits, rule::Target},
     seclang::{BodyProcessor, EngineMode, Severity, Variable},
 };
 

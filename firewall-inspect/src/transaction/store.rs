@@ -20,7 +20,11 @@ pub(super) struct Entry {
 
 impl Store {
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(4096), entries: Vec::with_capacity(96), ranges: Box::new([(0, 0); Source::COUNT]) }
+        Self {
+            bytes: Vec::with_capacity(4096),
+            entries: Vec::with_capacity(96),
+            ranges: Box::new([(0, 0); Source::COUNT]),
+        }
     }
 
     fn text(&mut self, text: &[u8]) -> (u32, u32) {
@@ -80,6 +84,8 @@ impl Store {
     pub(super) fn first(&self, variable: Variable, member: Option<&[u8]>) -> Option<&[u8]> {
         let sources = crate::rules::rule::Sources::of(variable);
         let mut entries = sources.iter().flat_map(|source| self.range(source));
-        entries.find(|entry| member.is_none_or(|member| self.name(*entry).eq_ignore_ascii_case(member))).map(|entry| self.value(entry))
+        entries
+            .find(|entry| member.is_none_or(|member| self.name(*entry).eq_ignore_ascii_case(member)))
+            .map(|entry| self.value(entry))
     }
 }
