@@ -168,7 +168,7 @@ fn bodies_in_crumbs_take_little_memory() {
     let gateway = Gateway::start(NO_BANS);
     assert!(gateway.answers(0));
     // What starting took is given back by and by.
-    std::thread::sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(2));
     let before = gateway.resident();
     let (mut held, mut peak) = (Vec::new(), 0);
     for _ in 0..8 {
