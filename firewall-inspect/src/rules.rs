@@ -2,7 +2,7 @@
 //!
 //! In: directives. Out: [`Rules`], or all that is wrong with them. [`crate::transaction`] runs them. What is known before any
 //! request is settled here: chains, updates and removals, where a jump leads, which of the rules could match a value at all
-//! ([`filter`]).
+//! (`filter`).
 //!
 //! Updates and removals concern all rules of the set, wherever they stand, as in libmodsecurity 3.0; tags and messages are
 //! compared as a whole.
