@@ -10,6 +10,7 @@
 pub(crate) mod bits;
 mod compile;
 pub(crate) mod filter;
+mod fold;
 mod load;
 pub(crate) mod names;
 mod require;

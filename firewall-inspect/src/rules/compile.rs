@@ -6,6 +6,7 @@ use super::{
     Read, Rules,
     bits::Bits,
     filter::{Filter, Kind},
+    fold::idle,
     names::{GROUPS, Names},
     resolve::{Draft, Item, resolve},
     rule::{
@@ -66,10 +67,13 @@ pub(super) fn compile(directives: &[Stated<Directive>], read: Read<'_>) -> Resul
         return Err(compiler.faults);
     }
     settle_captures(&mut rules);
-    let request = Filter::build(Kind::Request, &rules);
-    let response = Filter::build(Kind::Response, &rules);
+    let idle = idle(&rules, &compiler.tx);
+    let request = Filter::build(Kind::Request, &rules, &idle);
+    let response = Filter::build(Kind::Response, &rules, &idle);
     let always = phases.clone().map(|phase| {
-        let unfiltered = phase.filter(|index| !request.speaks_for(*index) && !response.speaks_for(*index));
+        let works = |index: &usize| !idle.contains(*index);
+        let unfiltered =
+            phase.filter(works).filter(|index| !request.speaks_for(*index) && !response.speaks_for(*index));
         unfiltered.map(|index| index as u32).collect()
     });
     let (tx, patterns) = (compiler.tx, compiler.patterns);

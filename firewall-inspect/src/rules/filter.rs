@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
 use super::{
+    bits::Bits,
     require::{ByteSet, Requirement},
     rule::{Link, Rule, Select, Source, Target},
 };
@@ -167,7 +168,7 @@ struct Outcome {
 }
 
 impl Filter {
-    pub(crate) fn build(kind: Kind, rules: &[Rule]) -> Self {
+    pub(crate) fn build(kind: Kind, rules: &[Rule], idle: &Bits) -> Self {
         let mut filter = Self {
             rules: Vec::new(),
             words: None,
@@ -182,7 +183,8 @@ impl Filter {
         let mut sets: HashMap<ByteSet, Mask> = HashMap::new();
         let mut chosen: Vec<(usize, &Link, Requirement)> = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
-            if chosen.len() < MOST
+            if !idle.contains(index)
+                && chosen.len() < MOST
                 && let Some(requirement) = speaks_for(kind, rule)
             {
                 chosen.push((index, &rule.links[0], requirement));

@@ -294,6 +294,9 @@ impl Run<'_> {
     /// A link, on what is put together when it is asked for.
     fn dynamic(&mut self, index: usize, link: &Link, target: &Target) -> bool {
         if let Select::Tx(number) = target.select {
+            if self.is_excluded(index, link, target, self.rules.tx.name(number)) {
+                return false;
+            }
             let Some(value) = &self.state.tx[number as usize] else { return false };
             // Most rules of this kind compare numbers.
             if let (Value::Number(value), Matcher::Number(order, other)) = (value, &link.matcher)

@@ -103,6 +103,33 @@ fn jumps_lead_to_their_marker() {
 }
 
 #[test]
+fn what_is_settled_beforehand_is_settled_as_it_would_be() {
+    let text = |first: &str| {
+        format!(
+            "{first}
+             SecRule &TX:level \"@eq 0\" \"id:1,phase:1,pass,nolog,setvar:tx.level=1\"
+             SecRule &TX:copy \"@eq 0\" \"id:2,phase:1,pass,nolog,setvar:'tx.copy=%{{tx.level}}'\"
+             SecRule TX:copy \"@lt 2\" \"id:3,phase:2,pass,nolog,tag:'t',skipAfter:END\"
+             SecRule ARGS \"@contains x\" \"id:4,phase:2,pass,tag:'t'\"
+             SecRule ARGS \"@contains x\" \"id:5,phase:2,pass\"
+             SecMarker END
+             SecAction \"id:6,phase:2,pass\""
+        )
+    };
+    assert_eq!(ids(&text(""), "/?a=x"), [6]);
+    assert_eq!(ids(&text("SecAction \"id:9,phase:1,pass,nolog,setvar:tx.level=2\""), "/?a=x"), [4, 5, 6]);
+    let asked = "SecRule ARGS:up \"@eq 1\" \"id:9,phase:1,pass,nolog,";
+    assert_eq!(ids(&text(&format!("{asked}setvar:tx.level=2\"")), "/?a=x&up=1"), [4, 5, 6]);
+    assert_eq!(ids(&text(&format!("{asked}setvar:tx.level=2\"")), "/?a=x&up=0"), [6]);
+    assert_eq!(ids(&text(&format!("{asked}setvar:tx.le%{{ARGS:which}}=2\"")), "/?a=x&up=1&which=vel"), [4, 5, 6]);
+    assert_eq!(ids(&text(&format!("{asked}ctl:ruleRemoveByTag=t\"")), "/?a=x&up=1"), [5, 6]);
+    assert_eq!(ids(&text(&format!("{asked}ctl:ruleRemoveById=3\"")), "/?a=x&up=1"), [4, 5, 6]);
+    assert_eq!(ids(&text(&format!("{asked}ctl:ruleRemoveTargetById=3;TX:copy\"")), "/?a=x&up=1"), [4, 5, 6]);
+    assert_eq!(ids(&text(&format!("{asked}ctl:ruleRemoveById=1\"")), "/?a=x&up=1"), [6]);
+    assert_eq!(ids(&text(&format!("{asked}skip:1\"")), "/?a=x&up=1"), [6]);
+}
+
+#[test]
 fn updates_removals_and_controls() {
     let text = "SecRule ARGS \"@rx x\" \"id:1,phase:2,pass,tag:'t'\"
         SecRule ARGS|!ARGS:b \"@rx x\" \"id:2,phase:2,pass\"
