@@ -199,7 +199,8 @@ impl<'a> Folding<'a, '_> {
             }
             (Type, Bareword | Number | Type | LeftParen | Function | Variable | String) => self.without_before(1),
             (Collate, Bareword) => {
-                if b.text.contains(&b'_') {
+                // As libinjection, to which a null is the end.
+                if b.text.iter().take_while(|byte| **byte != 0).any(|byte| *byte == b'_') {
                     self.at(1).kind = Type;
                     self.left = 0;
                 }

@@ -335,17 +335,7 @@ impl<'a> Tokens<'a> {
         }
         let tag = &rest[..letters + 2];
         let start = self.at + tag.len();
-        let end = if letters == 0 {
-            memmem::find(&self.input[start..], tag).map(|end| start + end)
-        } else {
-            // Where libinjection looks for the tag: from early in the input, and only that far.
-            let window = tag.len()..self.input.len() - self.at;
-            self.input
-                .get(window)
-                .and_then(|window| memmem::find(window, tag))
-                .map(|end| tag.len() + end)
-                .filter(|end| *end >= start)
-        };
+        let end = memmem::find(&self.input[start..], tag).map(|end| start + end);
         self.at = end.map_or(self.input.len(), |end| end + tag.len());
         Token {
             open: b'$',

@@ -18,6 +18,8 @@ struct Words {
     words: Vec<Word>,
     /// Where the words start that begin with a byte, and, at the next, where they end.
     starts: [u16; 257],
+    /// A bit for each length of the words that begin with a byte.
+    lengths: [u32; 256],
 }
 
 static WORDS: LazyLock<Words> = LazyLock::new(|| {
@@ -42,14 +44,16 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| {
     // Those left are no words by themselves.
     words.extend(first.into_iter().map(|(text, telling)| Word { text, kind: Kind::Bareword, telling }));
     words.sort_unstable_by_key(|word| word.text);
-    let mut starts = [0; 257];
+    let (mut starts, mut lengths) = ([0; 257], [0; 256]);
     for word in &words {
-        starts[usize::from(word.text[0]) + 1] += 1;
+        let first = usize::from(word.text[0]);
+        starts[first + 1] += 1;
+        lengths[first] |= 1 << word.text.len();
     }
     for byte in 0..256 {
         starts[byte + 1] += starts[byte];
     }
-    Words { words, starts }
+    Words { words, starts, lengths }
 });
 
 /// A byte a kind: five, padded with blanks, and the end of the line.
@@ -62,6 +66,9 @@ pub(super) fn find(text: &[u8]) -> Option<&'static Word> {
     }
     let table = &*WORDS;
     let first = usize::from(text.first()?.to_ascii_uppercase());
+    if table.lengths[first] >> text.len() & 1 == 0 {
+        return None;
+    }
     let words = &table.words[usize::from(table.starts[first])..usize::from(table.starts[first + 1])];
     let upper = || text.iter().map(u8::to_ascii_uppercase);
     let found = words.binary_search_by(|word| word.text.iter().copied().cmp(upper())).ok()?;
