@@ -66,7 +66,7 @@ impl<'a> Parts<'a> {
         part
     }
 
-    fn to_end(&mut self) -> &'a [u8] {
+    fn remainder(&mut self) -> &'a [u8] {
         self.until(self.input.len(), self.input.len(), State::End)
     }
 
@@ -88,7 +88,7 @@ impl<'a> Parts<'a> {
 
     fn text(&mut self) -> Option<Part<'a>> {
         let Some(end) = self.next_byte(b'<') else {
-            return (!self.to_end().is_empty()).then_some(Part::Other);
+            return (!self.remainder().is_empty()).then_some(Part::Other);
         };
         if self.until(end, end + 1, State::TagOpen).is_empty() { self.tag_open() } else { Some(Part::Other) }
     }
@@ -133,7 +133,7 @@ impl<'a> Parts<'a> {
 
     fn tag_name(&mut self) -> Part<'a> {
         let ends = |byte: u8| byte != 0 && is_white(byte) || matches!(byte, b'/' | b'>');
-        let Some(end) = self.next_where(0, ends) else { return Part::TagName(self.to_end()) };
+        let Some(end) = self.next_where(0, ends) else { return Part::TagName(self.remainder()) };
         match self.input[end] {
             b'>' if self.closing => {
                 self.closing = false;
@@ -183,7 +183,7 @@ impl<'a> Parts<'a> {
 
     fn attribute_name(&mut self) -> Part<'a> {
         let ends = |byte: u8| is_white(byte) || matches!(byte, b'/' | b'=' | b'>');
-        let Some(end) = self.next_where(1, ends) else { return Part::AttributeName(self.to_end()) };
+        let Some(end) = self.next_where(1, ends) else { return Part::AttributeName(self.remainder()) };
         Part::AttributeName(match self.input[end] {
             b'/' => self.until(end, end + 1, State::SelfClosing),
             b'=' => self.until(end, end + 1, State::BeforeValue),
@@ -220,7 +220,7 @@ impl<'a> Parts<'a> {
     fn quoted(&mut self, quote: u8) -> Part<'a> {
         Part::AttributeValue(match self.next_byte(quote) {
             Some(end) => self.until(end, end + 1, State::AfterQuoted),
-            None => self.to_end(),
+            None => self.remainder(),
         })
     }
 
@@ -228,7 +228,7 @@ impl<'a> Parts<'a> {
         Part::AttributeValue(match self.next_where(0, |byte| is_white(byte) || byte == b'>') {
             Some(end) if self.input[end] == b'>' => self.until(end, end, State::TagEnd),
             Some(end) => self.until(end, end + 1, State::BeforeName),
-            None => self.to_end(),
+            None => self.remainder(),
         })
     }
 
@@ -262,7 +262,7 @@ impl<'a> Parts<'a> {
     fn comment_until(&mut self, end: &[u8]) -> Part<'a> {
         Part::Comment(match memmem::find(&self.input[self.at..], end) {
             Some(found) => self.until(self.at + found, self.at + found + end.len(), State::Text),
-            None => self.to_end(),
+            None => self.remainder(),
         })
     }
 
@@ -284,7 +284,7 @@ impl<'a> Parts<'a> {
                 _ => search = dash + 1,
             }
         }
-        Part::Comment(self.to_end())
+        Part::Comment(self.remainder())
     }
 }
 
