@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod body;
 pub mod chunk;
 mod class;
+pub mod encoding;
 pub mod fields;
 pub mod forwarded;
 pub mod framing;
