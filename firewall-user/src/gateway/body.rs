@@ -238,6 +238,18 @@ impl RequestBody {
         Ok(data)
     }
 
+    /// Hands on this in the place of all that is held.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    pub(super) fn replace(&mut self, data: Bytes) -> Result<Bytes, Reason> {
+        let mut share = self.exchange.worker().shared.held.share();
+        share.grow(data.len())?;
+        self.held.data = share.keep(data.clone());
+        Ok(data)
+    }
+
     /// Nothing of it is to come.
     pub(super) fn is_over(&self) -> bool {
         self.ended || self.source.is_end_stream()

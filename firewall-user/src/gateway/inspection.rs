@@ -1,8 +1,11 @@
 //! Content rules on a request's way: the bodies that they are to see are held meanwhile, and let go when they have judged.
 //!
 //! Fails closed: what should be looked at and cannot be is refused, with a reason of its own. Only an answer that comes too
-//! slowly, or in a coding that we did not ask for, is looked at as far as it goes. Never held are streams: gRPC, and
-//! `text/event-stream`.
+//! slowly is looked at as far as it came, and one in a coding that we did not ask for and cannot read, not at all. Never held are
+//! streams: gRPC, and `text/event-stream`.
+//!
+//! A request's body that was encoded goes on decoded: an application that does not look at Content-Encoding would otherwise
+//! read other bytes than the rules did, and whoever sends it can choose both.
 
 use std::{
     sync::{
@@ -14,12 +17,13 @@ use std::{
 
 use bytes::Bytes;
 use firewall_inspect::{
+    encoding::{self, Coding},
     head::Head,
     reason::Reason,
     seclang::LimitAction,
     transaction::{Answer, BodyProblem, Interruption},
 };
-use http::{HeaderMap, HeaderValue, Response, Version, header};
+use http::{HeaderValue, Response, Version, header};
 
 use super::{
     body::{RequestBody, ResponseBody},
@@ -29,6 +33,8 @@ use crate::events::request::Verdict;
 
 /// Bytes of bodies that may be held at once, of all requests together.
 const HELD_AT_MOST: usize = 256 << 20;
+/// Times its size that a body may decode to.
+const RATIO: u32 = 100;
 /// How long an answer's body is waited for: rules see what has come by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -101,7 +107,8 @@ impl Refusal {
     }
 }
 
-/// Phases 1 and 2. The body is held where rules look into it; `endless`: it is a stream, and none does.
+/// Phases 1 and 2. The body is held where rules look into it; `endless`: it is a stream, and none does. Whether the body was
+/// encoded, and is no longer.
 ///
 /// # Errors
 ///
@@ -111,37 +118,47 @@ pub(super) async fn request(
     head: &Head,
     body: &mut RequestBody,
     endless: bool,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let Some((judgement, settings)) = exchange.inspect(|transaction, worker| {
         transaction.request_head(worker, head);
         (transaction.interruption().cloned(), transaction.request_body_settings())
     }) else {
-        return Ok(());
+        return Ok(false);
     };
     judge(exchange, Reason::ContentRule, judgement)?;
-    let mut seen = Bytes::new();
+    let (mut seen, mut decoded) = (Bytes::new(), false);
     if let Some(settings) = settings.filter(|_| !endless && !body.is_over()) {
-        if !is_plain(head.values("content-encoding")) {
-            note(exchange, Reason::ContentEncoding)?;
-        }
+        let coding = Coding::of(head.values("content-encoding"));
         let limit = usize::try_from(settings.limit).unwrap_or(usize::MAX);
         let held = body.hold(limit).await?;
-        if held.len() > limit && settings.over_limit == LimitAction::Reject {
+        if held.len() > limit && (settings.over_limit == LimitAction::Reject || coding != Ok(Coding::Identity)) {
             note(exchange, Reason::BodyTooLarge)?;
         }
         seen = held.slice(..held.len().min(limit));
+        if coding != Ok(Coding::Identity) {
+            let limits = encoding::Limits { size: settings.limit, ratio: RATIO };
+            match coding.and_then(|coding| encoding::decode(coding, &seen, limits)) {
+                Ok(plain) => {
+                    seen = body.replace(plain.into())?;
+                    decoded = true;
+                }
+                Err(problem) if problem.is_limit() => note(exchange, Reason::BodyTooLarge)?,
+                Err(_) => note(exchange, Reason::ContentEncoding)?,
+            }
+        }
     }
     let run = exchange.inspect(|transaction, worker| {
         let problem = transaction.request_body(worker, &seen);
         (transaction.interruption().cloned(), problem)
     });
-    let Some((judgement, problem)) = run else { return Ok(()) };
+    let Some((judgement, problem)) = run else { return Ok(decoded) };
     judge(exchange, Reason::ContentRule, judgement)?;
     match problem {
-        Some(BodyProblem { limit: true, .. }) => note(exchange, Reason::BodyStructure),
-        Some(_) => note(exchange, Reason::BodyMalformed),
-        None => Ok(()),
+        Some(BodyProblem { limit: true, .. }) => note(exchange, Reason::BodyStructure)?,
+        Some(_) => note(exchange, Reason::BodyMalformed)?,
+        None => {}
     }
+    Ok(decoded)
 }
 
 /// Phases 3 and 4.
@@ -170,13 +187,19 @@ pub(super) async fn answer(
     };
     judge(exchange, Reason::AnswerRule, judgement)?;
     let mut seen = Bytes::new();
-    if let Some(settings) = limit.filter(|_| !endless && has_plain_body(headers)) {
+    if let Some(settings) = limit.filter(|_| !endless) {
         let limit = usize::try_from(settings.limit).unwrap_or(usize::MAX);
         let held = body.hold(limit, ANSWER_WITHIN).await?;
         if held.len() > limit && settings.over_limit == LimitAction::Reject {
             note(exchange, Reason::AnswerRule)?;
         }
         seen = held.slice(..held.len().min(limit));
+        let coding = Coding::of(headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes));
+        if coding != Ok(Coding::Identity) {
+            let limits = encoding::Limits { size: settings.limit, ratio: RATIO };
+            let plain = coding.and_then(|coding| encoding::decode(coding, &seen, limits));
+            seen = plain.map_or_else(|_| Bytes::new(), Bytes::from);
+        }
     }
     let judgement = exchange.inspect(|transaction, worker| {
         transaction.response_body(worker, &seen);
@@ -205,15 +228,6 @@ fn note(exchange: &Exchange, reason: Reason) -> Result<(), Refusal> {
     }
     exchange.fail(Verdict::Monitor, reason);
     Ok(())
-}
-
-/// Whether no coding stands between a body and those who look at it.
-fn is_plain<'v>(mut codings: impl Iterator<Item = &'v [u8]>) -> bool {
-    codings.all(|value| value.is_empty() || value.eq_ignore_ascii_case(b"identity"))
-}
-
-fn has_plain_body(headers: &HeaderMap) -> bool {
-    is_plain(headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes))
 }
 
 #[cfg(test)]

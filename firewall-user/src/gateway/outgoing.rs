@@ -24,6 +24,8 @@ pub(super) struct Outgoing<'r> {
     proto: &'static str,
     /// The answer is to come without a coding, for those who look into it.
     plain: bool,
+    /// The body goes on without its content coding.
+    pub(super) decoded: bool,
 }
 
 impl<'r> Outgoing<'r> {
@@ -56,13 +58,17 @@ impl<'r> Outgoing<'r> {
             forwarded_for: forwarded::x_forwarded_for(client),
             proto: forwarded::x_forwarded_proto(https),
             plain,
+            decoded: false,
         })
     }
 
     /// The client's headers that go on.
     fn fields(&self, http2: bool) -> Result<impl Iterator<Item = (&[u8], &[u8])>, Reason> {
         let fields = fields::upstream(self.head, http2)?;
-        Ok(fields.filter(|(name, _)| !(self.plain && name.eq_ignore_ascii_case(b"accept-encoding"))))
+        Ok(fields.filter(|(name, _)| {
+            let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
+            !((self.plain && is(b"accept-encoding")) || (self.decoded && is(b"content-encoding")))
+        }))
     }
 
     pub(super) fn method(&self) -> &Method {

@@ -119,7 +119,7 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
     }
     let grpc = is_grpc(&head);
     let plain = policy.config.rules.as_ref().is_some_and(RuleSet::reads_answers);
-    let outgoing = match Outgoing::new(peer, &head, &judged, &client, plain) {
+    let mut outgoing = match Outgoing::new(peer, &head, &judged, &client, plain) {
         Ok(outgoing) => outgoing,
         Err(reason) => return refuse(&exchange, Some(&head), reason),
     };
@@ -134,8 +134,9 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
     };
     let mut body = RequestBody::new(source, Arc::clone(&exchange), grpc);
     exchange.inspect_from(route.client);
-    if let Err(refusal) = inspection::request(&exchange, &head, &mut body, grpc || judged.upgrade.is_some()).await {
-        return refuse(&exchange, Some(&head), refusal);
+    match inspection::request(&exchange, &head, &mut body, grpc || judged.upgrade.is_some()).await {
+        Ok(decoded) => outgoing.decoded = decoded,
+        Err(refusal) => return refuse(&exchange, Some(&head), refusal),
     }
     match upstream::send(&connection.worker, &route, &outgoing, body, &exchange).await {
         Ok((answer, body)) => {
