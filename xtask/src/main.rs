@@ -8,6 +8,7 @@ mod apt;
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod process;
 mod programs;
 mod run;
@@ -38,6 +39,8 @@ enum Task {
     Run(run::Args),
     /// Measure, beside the tools that one would use instead
     Bench(bench::Args),
+    /// Feed hostile input to all that reads any, a minute each, or as long as one likes
+    Fuzz(fuzz::Args),
     /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
     Vm(vm::Args),
     /// All that has to pass before a merge: format, lints, documentation, tests
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),
     };
