@@ -5,79 +5,26 @@
 //! ([`Requirement`]): is it long enough, has it the bytes, has it one of the words. A rule that passes is run on it with its
 //! own operator. What is asked is necessary for a match, so nothing is lost; how much it spares, only time tells.
 
+mod grams;
+mod mask;
+mod sieve;
+
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
-
+use self::{
+    mask::{MOST, Mask},
+    sieve::Sieve,
+};
 use super::{
     bits::Bits,
     require::{ByteSet, Requirement},
     rule::{Link, Rule, Select, Source, Target},
 };
 use crate::{
-    operator::{Matcher, Place},
+    injection,
+    operator::Matcher,
     seclang::{Phase, Transformation, Variable},
 };
-
-/// Rules of a filter: 64 for each word. Further ones are run on every value.
-const WORDS: usize = 8;
-pub(crate) const MOST: usize = WORDS * 64;
-/// Lengths from here on are all the same.
-const LENGTHS: usize = 33;
-
-/// A set of a filter's rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mask([u64; WORDS]);
-
-impl Mask {
-    fn insert(&mut self, index: usize) {
-        self.0[index / 64] |= 1 << (index % 64);
-    }
-
-    fn contains(&self, index: usize) -> bool {
-        self.0[index / 64] >> (index % 64) & 1 == 1
-    }
-
-    fn add(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] |= other.0[word];
-        }
-    }
-
-    fn keep(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] &= other.0[word];
-        }
-    }
-
-    fn drop(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] &= !other.0[word];
-        }
-    }
-
-    fn and(mut self, other: &Self) -> Self {
-        self.keep(other);
-        self
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn iter(self) -> impl Iterator<Item = usize> {
-        self.0.into_iter().enumerate().flat_map(|(at, mut word)| {
-            std::iter::from_fn(move || {
-                if word == 0 {
-                    return None;
-                }
-                let bit = word.trailing_zeros() as usize;
-                word &= word - 1;
-                Some(at * 64 + bit)
-            })
-        })
-    }
-}
 
 /// What the filter's values are parts of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,17 +37,11 @@ pub(crate) enum Kind {
 pub(crate) struct Filter {
     /// Of each of the filter's rules, its number in the rule set; ascending.
     rules: Vec<u32>,
-    words: Option<AhoCorasick>,
-    /// Of each word, those that look for it.
-    seekers: Vec<Vec<u16>>,
-    /// Those that look for a word.
-    seeking: Mask,
-    /// Those that are content with so many bytes.
-    by_length: Box<[Mask; LENGTHS]>,
-    /// Bytes, and those that need one of them, of those that look for no word.
-    sets: Vec<(ByteSet, Mask)>,
-    /// Of each rule, the bytes that it needs.
-    needs: Vec<Vec<ByteSet>>,
+    /// The first that takes a value speaks for it; the last takes all.
+    sieves: Vec<Sieve>,
+    /// Those that look for SQL, and for markup.
+    sqli: Mask,
+    xss: Mask,
     plans: Vec<Plans>,
 }
 
@@ -169,74 +110,31 @@ struct Outcome {
 
 impl Filter {
     pub(crate) fn build(kind: Kind, rules: &[Rule], idle: &Bits) -> Self {
+        let chosen = rules.iter().enumerate().filter(|(index, rule)| !idle.contains(*index) && speaks_for(kind, rule));
+        let chosen: Vec<(usize, &Link)> = chosen.map(|(index, rule)| (index, &rule.links[0])).take(MOST).collect();
+        let matchers: Vec<&Matcher> = chosen.iter().map(|(_, link)| &link.matcher).collect();
         let mut filter = Self {
-            rules: Vec::new(),
-            words: None,
-            seekers: Vec::new(),
-            seeking: Mask::default(),
-            by_length: Box::new([Mask::default(); LENGTHS]),
-            sets: Vec::new(),
-            needs: Vec::new(),
+            rules: chosen.iter().map(|(index, _)| *index as u32).collect(),
+            sieves: alphabets().map(|alphabet| Sieve::build(alphabet, &matchers)).into(),
+            sqli: Mask::default(),
+            xss: Mask::default(),
             plans: std::iter::repeat_with(Plans::default).take(Source::COUNT).collect(),
         };
-        let mut words: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut sets: HashMap<ByteSet, Mask> = HashMap::new();
-        let mut chosen: Vec<(usize, &Link, Requirement)> = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
-            if !idle.contains(index)
-                && chosen.len() < MOST
-                && let Some(requirement) = speaks_for(kind, rule)
-            {
-                chosen.push((index, &rule.links[0], requirement));
+        for (number, matcher) in matchers.iter().enumerate() {
+            match matcher {
+                Matcher::Sqli => filter.sqli.insert(number),
+                Matcher::Xss => filter.xss.insert(number),
+                _ => {}
             }
         }
-        for (number, (index, _, requirement)) in chosen.iter().enumerate() {
-            filter.rules.push(*index as u32);
-            for (length, mask) in filter.by_length.iter_mut().enumerate() {
-                if length >= requirement.length.min(LENGTHS - 1) {
-                    mask.insert(number);
-                }
-            }
-            filter.needs.push(requirement.sets.clone());
-            if requirement.words.is_none() {
-                for set in &requirement.sets {
-                    sets.entry(*set).or_default().insert(number);
-                }
-            }
-            if let Some(wanted) = &requirement.words {
-                filter.seeking.insert(number);
-                for word in wanted {
-                    let next = words.len();
-                    let at = *words.entry(word.clone()).or_insert(next);
-                    filter.seekers.resize(filter.seekers.len().max(at + 1), Vec::new());
-                    filter.seekers[at].push(number as u16);
-                }
-            }
-        }
-        filter.sets = sets.into_iter().collect();
-        filter.sets.sort_by_key(|(set, _)| *set);
         filter.plan(&chosen);
-        let mut by_number: Vec<_> = words.into_iter().collect();
-        by_number.sort_by_key(|(_, number)| *number);
-        if !by_number.is_empty() {
-            let words = by_number.into_iter().map(|(word, _)| word);
-            // Words that are too many for it are no reason to let anything pass: then nothing is sieved by words.
-            filter.words = AhoCorasickBuilder::new()
-                .ascii_case_insensitive(true)
-                .kind(Some(AhoCorasickKind::ContiguousNFA))
-                .build(words)
-                .ok();
-            if filter.words.is_none() {
-                filter.seeking = Mask::default();
-            }
-        }
         filter
     }
 
-    fn plan(&mut self, chosen: &[(usize, &Link, Requirement)]) {
+    fn plan(&mut self, chosen: &[(usize, &Link)]) {
         // First what concerns all members of a source, which the plans for single members begin with.
         for named in [false, true] {
-            for (number, (_, link, _)) in chosen.iter().enumerate() {
+            for (number, (_, link)) in chosen.iter().enumerate() {
                 for target in &link.targets {
                     for source in target.sources.iter() {
                         let plans = &mut self.plans[source.index()];
@@ -321,30 +219,14 @@ impl Filter {
     }
 
     fn sieve(&self, value: &[u8], set: &ByteSet, rules: Mask, entry: u32, bytes: Bytes, found: &mut Found) {
-        let mut rules = rules.and(&self.by_length[value.len().min(LENGTHS - 1)]);
-        if rules.is_empty() {
-            return;
-        }
-        for (needed, who) in &self.sets {
-            if !needed.meets(set) {
-                rules.drop(who);
-            }
-        }
-        let mut might = rules;
-        might.drop(&self.seeking);
-        let seeking = rules.and(&self.seeking);
+        let Some(sieve) = self.sieves.iter().find(|sieve| sieve.takes(set)) else { return };
         found.scanned += value.len() as u64;
-        if !seeking.is_empty()
-            && let Some(words) = &self.words
-        {
-            for word in words.find_overlapping_iter(value) {
-                for number in &self.seekers[word.pattern().as_usize()] {
-                    let number = usize::from(*number);
-                    if seeking.contains(number) && self.needs[number].iter().all(|needed| needed.meets(set)) {
-                        might.insert(number);
-                    }
-                }
-            }
+        let mut might = sieve.might(value, set, rules);
+        if !might.and(&self.sqli).is_empty() && !injection::sqli_possible(value) {
+            might.drop(&self.sqli);
+        }
+        if !might.and(&self.xss).is_empty() && !injection::xss_possible(value) {
+            might.drop(&self.xss);
         }
         for number in might.iter() {
             found.hits.push(Hit { rule: self.rules[number], entry, bytes });
@@ -405,8 +287,15 @@ impl Plan {
     }
 }
 
-/// What a rule needs of a value, if the filter may speak for it.
-fn speaks_for(kind: Kind, rule: &Rule) -> Option<Requirement> {
+/// The bytes that each sieve's values consist of: words and numbers, and all.
+fn alphabets() -> [ByteSet; 2] {
+    let mut plain = ByteSet::of(b" ._-");
+    (0..=127_u8).filter(u8::is_ascii_alphanumeric).for_each(|byte| plain.insert(byte));
+    [plain, ByteSet::ALL]
+}
+
+/// Whether the filter may speak for a rule.
+fn speaks_for(kind: Kind, rule: &Rule) -> bool {
     let phases = match kind {
         Kind::Request => [Phase::RequestHeaders, Phase::RequestBody],
         Kind::Response => [Phase::ResponseHeaders, Phase::ResponseBody],
@@ -414,9 +303,9 @@ fn speaks_for(kind: Kind, rule: &Rule) -> Option<Requirement> {
     let link = &rule.links[0];
     let kept = |target: &Target| !target.count && !target.sources.is_none() && kind_of(target.variable) == kind;
     if !phases.contains(&rule.phase) || link.negated || link.targets.is_empty() || !link.targets.iter().all(kept) {
-        return None;
+        return false;
     }
-    requirement(&link.matcher).filter(Requirement::is_something)
+    Requirement::of(&link.matcher, &ByteSet::ALL).is_some_and(|requirement| requirement.is_something())
 }
 
 fn kind_of(variable: Variable) -> Kind {
@@ -431,27 +320,5 @@ fn kind_of(variable: Variable) -> Kind {
         | Variable::OutboundDataError
         | Variable::StatusLine => Kind::Response,
         _ => Kind::Request,
-    }
-}
-
-fn requirement(matcher: &Matcher) -> Option<Requirement> {
-    match matcher {
-        Matcher::Regex(expression) => Some(Requirement::expression(&expression.hir)),
-        Matcher::Words(words) => Some(Requirement::words(words.words.iter().cloned())),
-        Matcher::Literal(place, finder) if *place != Place::Within && !finder.needle().is_empty() => {
-            Some(Requirement::words([finder.needle().to_vec()]))
-        }
-        Matcher::ByteRange(allowed) => {
-            let allowed = (0..=255_u8).filter(|byte| allowed[usize::from(*byte)]);
-            Some(Requirement::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement()))
-        }
-        Matcher::Sqli => {
-            let words = (0..=255_u8).filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-            Some(Requirement::set(ByteSet::of(&words.collect::<Vec<_>>()).complement()))
-        }
-        Matcher::Xss => Some(Requirement::set(ByteSet::of(b"<="))),
-        Matcher::UrlEncoding => Some(Requirement::set(ByteSet::of(b"%"))),
-        Matcher::Utf8Encoding => Some(Requirement::set(ByteSet([0, 0, u64::MAX, u64::MAX]))),
-        _ => None,
     }
 }
