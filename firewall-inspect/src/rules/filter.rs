@@ -51,6 +51,8 @@ struct Plans {
     any: Plan,
     /// By the member's name, in lower case; what is looked for in any is part of it.
     named: HashMap<Box<[u8]>, Plan>,
+    /// How long these names are; 63 is that, or longer.
+    lengths: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,12 +64,19 @@ struct Plan {
     all: Mask,
 }
 
+/// A transformation of what the parent made. All that is made of it comes right behind it.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     parent: u16,
     transformation: Transformation,
     triggers: ByteSet,
     rules: Mask,
+    /// Of it and all that is made of it: the node behind them, what triggers one, their rules, and whether one may make more
+    /// bytes than it gets.
+    end: u16,
+    any_triggers: ByteSet,
+    any_rules: Mask,
+    grows: bool,
 }
 
 /// Bytes: of the values as they came, or of what transformations made of them.
@@ -128,6 +137,11 @@ impl Filter {
             }
         }
         filter.plan(&chosen);
+        for plans in &mut filter.plans {
+            plans.any.settle();
+            plans.named.values_mut().for_each(Plan::settle);
+            plans.lengths = plans.named.keys().fold(0, |lengths, name| lengths | 1 << name.len().min(63));
+        }
         filter
     }
 
@@ -170,7 +184,7 @@ impl Filter {
         found: &mut Found,
     ) {
         let plans = &self.plans[source.index()];
-        let plan = if plans.named.is_empty() { &plans.any } else { plans.of(name) };
+        let plan = plans.of(name);
         if plan.nodes.is_empty() {
             return;
         }
@@ -184,13 +198,22 @@ impl Filter {
         let mut outcomes = std::mem::take(&mut found.outcomes);
         let mut outcome_of = std::mem::take(&mut found.outcome_of);
         outcomes.clear();
-        outcome_of.clear();
         outcomes.push(Outcome { bytes, set, rules: plan.nodes[0].rules });
-        outcome_of.push(0);
-        for node in &plan.nodes[1..] {
-            let parent = outcome_of[usize::from(node.parent)];
-            let before = outcomes[usize::from(parent)];
-            let mut outcome = parent;
+        outcome_of.clear();
+        outcome_of.resize(plan.nodes.len(), 0);
+        let mut at = 1;
+        while let Some(node) = plan.nodes.get(at) {
+            let mut outcome = outcome_of[usize::from(node.parent)];
+            let before = &mut outcomes[usize::from(outcome)];
+            if !node.any_triggers.meets(&before.set) {
+                before.rules.add(&node.any_rules);
+                at = usize::from(node.end);
+                continue;
+            }
+            if !self.is_worth(node, before.bytes.len()) {
+                at = usize::from(node.end);
+                continue;
+            }
             if node.triggers.meets(&before.set) {
                 let mut buffer = std::mem::take(&mut found.buffer);
                 if node.transformation.apply(before.bytes.of(values, &found.made), &mut buffer) {
@@ -206,8 +229,9 @@ impl Filter {
                 }
                 found.buffer = buffer;
             }
-            outcome_of.push(outcome);
+            outcome_of[at] = outcome;
             outcomes[usize::from(outcome)].rules.add(&node.rules);
+            at += 1;
         }
         let made = std::mem::take(&mut found.made);
         for outcome in &outcomes {
@@ -216,6 +240,15 @@ impl Filter {
         found.made = made;
         found.outcomes = outcomes;
         found.outcome_of = outcome_of;
+    }
+
+    /// Whether so many bytes, and all that a node makes of them, are enough for one of its rules.
+    fn is_worth(&self, node: &Node, length: usize) -> bool {
+        let made = match node.transformation {
+            Transformation::Base64Decode | Transformation::Base64DecodeExt => length / 4 * 3 + 2,
+            _ => length,
+        };
+        node.grows || self.sieves.last().is_none_or(|sieve| sieve.has_length(made, &node.any_rules))
     }
 
     fn sieve(&self, value: &[u8], set: &ByteSet, rules: Mask, entry: u32, bytes: Bytes, found: &mut Found) {
@@ -235,6 +268,10 @@ impl Filter {
 }
 
 impl Bytes {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     pub(crate) fn of<'b>(self, values: &'b [u8], made: &'b [u8]) -> &'b [u8] {
         let from = if self.transformed { made } else { values };
         &from[self.start as usize..self.end as usize]
@@ -243,6 +280,9 @@ impl Bytes {
 
 impl Plans {
     fn of(&self, name: &[u8]) -> &Plan {
+        if self.lengths >> name.len().min(63) & 1 == 0 {
+            return &self.any;
+        }
         let mut lower = [0; 64];
         let plan = match lower.get_mut(..name.len()) {
             Some(lower) => {
@@ -256,11 +296,52 @@ impl Plans {
     }
 }
 
+impl Node {
+    fn new(parent: u16, transformation: Transformation, triggers: ByteSet) -> Self {
+        Self {
+            parent,
+            transformation,
+            triggers,
+            rules: Mask::default(),
+            end: 0,
+            any_triggers: triggers,
+            any_rules: Mask::default(),
+            grows: transformation.grows(),
+        }
+    }
+}
+
 impl Plan {
+    /// Puts every node before those that are made of it, with nothing else in between.
+    fn settle(&mut self) {
+        let before = std::mem::take(&mut self.nodes);
+        if let Some(root) = before.first() {
+            self.nodes.push(*root);
+            self.settle_below(&before, 0, 0);
+        }
+    }
+
+    /// What is made of a node, by its place in `before` and here.
+    fn settle_below(&mut self, before: &[Node], old: u16, new: u16) {
+        for (number, node) in before.iter().enumerate().skip(1).filter(|(_, node)| node.parent == old) {
+            let at = self.nodes.len();
+            self.nodes.push(Node { parent: new, any_rules: node.rules, ..*node });
+            self.settle_below(before, number as u16, at as u16);
+            let below = self.nodes[at + 1..].to_vec();
+            let node = &mut self.nodes[at];
+            node.end = (at + 1 + below.len()) as u16;
+            for other in below {
+                node.any_triggers = node.any_triggers.union(&other.triggers);
+                node.any_rules.add(&other.rules);
+                node.grows |= other.grows;
+            }
+        }
+    }
+
     fn add(&mut self, link: &Link, number: usize) {
         if self.nodes.is_empty() {
             let transformation = Transformation::Lowercase;
-            self.nodes.push(Node { parent: 0, transformation, triggers: ByteSet::default(), rules: Mask::default() });
+            self.nodes.push(Node::new(0, transformation, ByteSet::default()));
         }
         let mut at = 0;
         if link.multi_match {
@@ -272,8 +353,7 @@ impl Plan {
             at = match known {
                 Some(position) => position as u16 + 1,
                 None => {
-                    let (transformation, triggers) = (*transformation, transformation.triggers());
-                    self.nodes.push(Node { parent: at, transformation, triggers, rules: Mask::default() });
+                    self.nodes.push(Node::new(at, *transformation, transformation.triggers()));
                     self.nodes.len() as u16 - 1
                 }
             };

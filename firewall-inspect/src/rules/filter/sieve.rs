@@ -99,6 +99,11 @@ impl Sieve {
         set.is_within(&self.alphabet)
     }
 
+    /// Whether one of `rules` is content with so many bytes.
+    pub(super) fn has_length(&self, length: usize, rules: &Mask) -> bool {
+        !rules.and(&self.by_length[length.min(LENGTHS - 1)]).is_empty()
+    }
+
     /// Those of `rules` that might match.
     pub(super) fn might(&self, value: &[u8], set: &ByteSet, rules: Mask) -> Mask {
         let rules = rules.and(&self.by_length[value.len().min(LENGTHS - 1)]);
