@@ -7,6 +7,7 @@
 mod apt;
 mod bench;
 mod ci;
+mod crs;
 mod demo;
 mod process;
 mod programs;
@@ -38,6 +39,8 @@ enum Task {
     Run(run::Args),
     /// Measure, beside the tools that one would use instead
     Bench(bench::Args),
+    /// The OWASP Core Rule Set's regression suite, through the gateway
+    Crs(crs::Args),
     /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
     Vm(vm::Args),
     /// All that has to pass before a merge: format, lints, documentation, tests
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
+        Task::Crs(args) => crs::crs(&args),
         Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),
     };
