@@ -7,6 +7,7 @@
 mod apt;
 mod bench;
 mod ci;
+mod crs;
 mod demo;
 mod fuzz;
 mod process;
@@ -41,6 +42,8 @@ enum Task {
     Bench(bench::Args),
     /// Feed hostile input to all that reads any, a minute each, or as long as one likes
     Fuzz(fuzz::Args),
+    /// The OWASP Core Rule Set's regression suite, through the gateway
+    Crs(crs::Args),
     /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
     Vm(vm::Args),
     /// All that has to pass before a merge: format, lints, documentation, tests
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
         Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Crs(args) => crs::crs(&args),
         Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),
     };
