@@ -104,7 +104,7 @@ pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Reason> {
         b"HTTP/1.0" => Some(Version::Http10),
         _ => None,
     };
-    let target_end = if versioned { last } else { line.len() };
+    let target_end = if versioned || line[last + 1..].is_empty() { last } else { line.len() };
     Ok(RequestLine { method: Span::new(0, first), target: Span::new(first + 1, target_end), version })
 }
 
@@ -123,6 +123,10 @@ impl RequestLine {
         }
         let version = line.get(self.target.range().end + 1..).unwrap_or_default();
         Some(match version {
+            // A space, and no version behind it.
+            [] if line.ends_with(b" ") => Reason::Http09,
+            // There are no versions in requests before 1.0.
+            [b'H', b'T', b'T', b'P', b'/', b'0', ..] => Reason::RequestLine,
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
                 Reason::HttpVersion
             }

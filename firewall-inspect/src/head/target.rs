@@ -2,11 +2,11 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{Span, Target, TargetForm};
+use super::{Authority, Span, Target, TargetForm};
 use crate::{class::TARGET, reason::Reason};
 
-/// Splits the target, and says what is wrong with it. CONNECT gives [`Reason::Method`]: we are no forward proxy, whatever a policy
-/// says.
+/// Splits the target, and says what is wrong with it. CONNECT to a host and port gives [`Reason::Method`]: we are no forward proxy,
+/// whatever a policy says.
 pub(super) fn split(raw: &[u8], method: Span, target: Span) -> (Target, Option<Reason>) {
     let Span { start, end } = target;
     let bytes = &raw[target.range()];
@@ -14,7 +14,9 @@ pub(super) fn split(raw: &[u8], method: Span, target: Span) -> (Target, Option<R
     let empty = Span { start: end, end };
     let whole = |form, authority| Target { form, authority, path: empty, query: None, fragment: None };
     if method == b"CONNECT" {
-        return (whole(TargetForm::Authority, Some(target)), Some(Reason::Method));
+        let complete = Authority::parse(bytes).is_some_and(|authority| authority.port.is_some());
+        let fault = if complete { Reason::Method } else { Reason::MalformedTarget };
+        return (whole(TargetForm::Authority, Some(target)), Some(fault));
     }
     if bytes == b"*" {
         let fault = if method == b"OPTIONS" { None } else { Some(Reason::MalformedTarget) };

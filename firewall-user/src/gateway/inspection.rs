@@ -107,6 +107,14 @@ impl Refusal {
     }
 }
 
+/// Phases 1 and 2 of a request that is refused in any case, without its body: for the record.
+pub(super) fn explain(exchange: &Exchange, head: &Head) {
+    exchange.inspect(|transaction, worker| {
+        transaction.request_head(worker, head);
+        transaction.request_body(worker, b"");
+    });
+}
+
 /// Phases 1 and 2. The body is held where rules look into it; `endless`: it is a stream, and none does. Whether the body was
 /// encoded, and is no longer.
 ///

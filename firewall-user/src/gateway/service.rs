@@ -110,7 +110,11 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
             return refuse(&exchange, Some(&head), Reason::Reputation);
         }
         (Ok(client), Ok(judged)) => (client, judged),
-        (_, Err(reason)) | (Err(reason), _) => return refuse(&exchange, Some(&head), reason),
+        (_, Err(reason)) | (Err(reason), _) => {
+            exchange.inspect_from(peer.address);
+            inspection::explain(&exchange, &head);
+            return refuse(&exchange, Some(&head), reason);
+        }
     };
     if policy.monitors() && connection.worker.reputation().refuses(client.address) {
         exchange.fail(Verdict::Monitor, Reason::Reputation);

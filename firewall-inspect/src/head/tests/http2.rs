@@ -61,7 +61,12 @@ fn streams_are_refused_for_what_heads_are() {
         (Http2 { path: b"/ HTTP/1.1", ..REQUEST }, &[], Err(Reason::RequestLine)),
         (Http2 { path: b"/\r\n", ..REQUEST }, &[], Err(Reason::ControlCharacter)),
         (Http2 { method: b"GET ", ..REQUEST }, &[], Err(Reason::RequestLine)),
-        (Http2 { method: b"CONNECT", path: b"", scheme: None, ..REQUEST }, &[], Err(Reason::Method)),
+        (Http2 { method: b"CONNECT", path: b"", scheme: None, ..REQUEST }, &[], Err(Reason::MalformedTarget)),
+        (
+            Http2 { method: b"CONNECT", path: b"", scheme: None, authority: Some(b"h:443"), ..REQUEST },
+            &[],
+            Err(Reason::Method),
+        ),
         (Http2 { method: b"TRACE", ..open }, &[], Err(Reason::UnexpectedBody)),
     ];
     for (request, fields, expected) in rows {

@@ -91,7 +91,8 @@ fn targets_have_forms() {
         ("GET", "*", Asterisk, "-", "", "-", "-", malformed),
         ("OPTIONS", "*/", Origin, "-", "*/", "-", "-", malformed),
         ("CONNECT", "h:443", Authority, "h:443", "", "-", "-", Some(Reason::Method)),
-        ("CONNECT", "/", Authority, "/", "", "-", "-", Some(Reason::Method)),
+        ("CONNECT", "/", Authority, "/", "", "-", "-", malformed),
+        ("CONNECT", "h", Authority, "h", "", "-", "-", malformed),
     ];
     for (method, target, form, authority, path, query, fragment, refusal) in rows {
         let head = head(format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
