@@ -312,10 +312,10 @@ fn header(text: &[u8], part: &mut Part<'_>, flags: &mut Flags) -> Result<(), Bod
 fn describe(part: &mut Part<'_>, flags: &mut Flags) -> Result<(), BodyError> {
     let (mut names, mut disposition) = (Vec::with_capacity(part.headers.len()), None);
     for header in &part.headers {
-        let colon = memchr::memchr(b':', header).unwrap_or(header.len() - 1);
-        let name = header[..colon].to_ascii_lowercase();
+        let mut halves = header.splitn(2, |byte| *byte == b':');
+        let name = halves.next().unwrap_or_default().to_ascii_lowercase();
         if name == b"content-disposition" {
-            disposition = Some(header[colon + 1..].trim_ascii());
+            disposition = halves.next().map(<[u8]>::trim_ascii);
         }
         names.push(name);
     }
