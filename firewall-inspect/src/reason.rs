@@ -156,6 +156,20 @@ reasons! {
     /// An Upgrade that is not allowed, `h2c` always, or one with a body.
     Upgrade = "upgrade" 400 Client,
 
+    // Content.
+    /// A content rule. What a rule takes for an attack may be one's password manager: it counts less than breaking HTTP.
+    ContentRule = "content-rule" 403 Client,
+    /// A content rule, for what the upstream's answer says.
+    AnswerRule = "answer-rule" 403 Nobody,
+    /// A body whose coding is unknown, or more than one, or that is not what it says.
+    ContentEncoding = "content-encoding" 415 Client,
+    /// A body that is not what its content type says.
+    BodyMalformed = "body-malformed" 400 Client,
+    /// A body with more arguments, parts or levels than content rules look at.
+    BodyStructure = "body-structure" 413 Attack,
+    /// Bodies that wait for content rules take all the memory there is for them.
+    InspectionMemory = "inspection-memory" 503 Nobody,
+
     // The client.
     /// A trusted proxy named no client, or one that is no address.
     ForwardedMissing = "forwarded-missing" 400 Nobody,
@@ -191,6 +205,11 @@ impl Reason {
                 | Self::Expectation
                 | Self::Upgrade
                 | Self::BodyTooLarge
+                | Self::ContentRule
+                | Self::AnswerRule
+                | Self::ContentEncoding
+                | Self::BodyMalformed
+                | Self::BodyStructure
                 | Self::Reputation
         )
     }

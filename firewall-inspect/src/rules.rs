@@ -11,6 +11,7 @@ pub(crate) mod bits;
 mod compile;
 pub(crate) mod filter;
 mod fold;
+mod listing;
 mod load;
 pub(crate) mod names;
 mod require;
@@ -23,6 +24,7 @@ use std::ops::Range;
 pub(crate) use self::require::ByteSet;
 use self::{bits::Bits, filter::Filter, names::Names, rule::Rule};
 pub use self::{
+    listing::Listed,
     load::Files,
     settings::{BodySettings, Settings},
 };

@@ -7,7 +7,9 @@
 mod apt;
 mod bench;
 mod ci;
+mod crs;
 mod demo;
+mod fuzz;
 mod process;
 mod programs;
 mod run;
@@ -38,6 +40,10 @@ enum Task {
     Run(run::Args),
     /// Measure, beside the tools that one would use instead
     Bench(bench::Args),
+    /// Feed hostile input to all that reads any, a minute each, or as long as one likes
+    Fuzz(fuzz::Args),
+    /// The OWASP Core Rule Set's regression suite, through the gateway
+    Crs(crs::Args),
     /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
     Vm(vm::Args),
     /// All that has to pass before a merge: format, lints, documentation, tests
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Crs(args) => crs::crs(&args),
         Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),
     };

@@ -65,6 +65,10 @@ fn page(reason: Reason) -> Page {
         | Reason::PathAboveRoot
         | Reason::ContentType
         | Reason::Upgrade
+        | Reason::ContentRule
+        | Reason::ContentEncoding
+        | Reason::BodyMalformed
+        | Reason::BodyStructure
         | Reason::BodyTooLarge
         | Reason::BodyTimeout
         | Reason::SlowReader => Page::Told,
@@ -81,6 +85,8 @@ fn page(reason: Reason) -> Page {
 
         // Nobody's fault anyway.
         Reason::ConnectionsTotal
+        | Reason::AnswerRule
+        | Reason::InspectionMemory
         | Reason::ForwardedMissing
         | Reason::Reputation
         | Reason::UpstreamUnreachable

@@ -118,6 +118,7 @@ impl Compiler<'_> {
         let mut rule = Rule {
             id: draft.id(),
             phase: draft.phase(),
+            place: draft.place.clone(),
             links,
             disruption,
             jump,

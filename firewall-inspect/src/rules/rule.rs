@@ -5,7 +5,7 @@ use regex_automata::meta::Regex;
 use super::bits::Bits;
 use crate::{
     operator::Matcher,
-    seclang::{BodyProcessor, EngineMode, Operator, Phase, Severity, Transformation, Variable},
+    seclang::{BodyProcessor, EngineMode, Operator, Phase, Place, Severity, Transformation, Variable},
 };
 
 /// A rule with all links of its chain.
@@ -14,6 +14,8 @@ pub(crate) struct Rule {
     /// 0: it has none.
     pub(crate) id: u32,
     pub(crate) phase: Phase,
+    /// Where it begins.
+    pub(crate) place: Place,
     /// Never empty.
     pub(crate) links: Vec<Link>,
     pub(crate) disruption: Disruption,

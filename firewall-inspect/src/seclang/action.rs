@@ -96,6 +96,22 @@ pub enum Severity {
     Debug = 7,
 }
 
+impl Severity {
+    /// As rules and logs name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Emergency => "EMERGENCY",
+            Self::Alert => "ALERT",
+            Self::Critical => "CRITICAL",
+            Self::Error => "ERROR",
+            Self::Warning => "WARNING",
+            Self::Notice => "NOTICE",
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+        }
+    }
+}
+
 /// A change of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetVar {

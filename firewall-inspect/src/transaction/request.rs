@@ -7,8 +7,8 @@ use crate::{
     arguments::{self, ArgumentError, Limits, Pair},
     body::{multipart, xml},
     head::{Head, Version},
-    rules::rule::Source,
-    seclang::{BodyProcessor, Phase, Variable},
+    rules::{BodySettings, rule::Source},
+    seclang::{BodyProcessor, EngineMode, Phase, Variable},
 };
 
 /// Why a body could not be read as what it says it is.
@@ -26,9 +26,18 @@ impl Transaction {
         self.phase(worker, Phase::RequestHeaders);
     }
 
-    /// Whether a rule, or the rule set, wants to see the request's body.
-    pub fn wants_request_body(&self) -> bool {
-        self.state.request_body
+    /// How much of the request's body rules are to see. `None`: nothing, as no rule could look into it.
+    pub fn request_body_settings(&self) -> Option<BodySettings> {
+        let wanted = self.state.request_body && (self.state.processor.is_some() || self.state.force_body);
+        let settings = self.rules.settings.request_body;
+        let files = self.state.processor == Some(BodyProcessor::Multipart);
+        let limit = if files { settings.limit } else { settings.limit.min(settings.no_files_limit) };
+        wanted.then_some(BodySettings { limit, ..settings })
+    }
+
+    /// What rules say is carried out.
+    pub fn enforces(&self) -> bool {
+        self.state.engine == EngineMode::On
     }
 
     /// The body of the request has come, as the sender meant it: without chunks, decoded. Phase 2. What is wrong with the body is

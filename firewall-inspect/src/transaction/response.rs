@@ -2,7 +2,7 @@
 
 use super::{Transaction, Worker};
 use crate::{
-    rules::rule::Source,
+    rules::{BodySettings, rule::Source},
     seclang::{Phase, Variable},
 };
 
@@ -40,6 +40,11 @@ impl Transaction {
         let media = content_type[..end].trim_ascii();
         let mut types = self.rules.settings.response_types.iter();
         self.state.response_body && types.any(|wanted| media.eq_ignore_ascii_case(wanted.as_bytes()))
+    }
+
+    /// How much of the answer's body is looked at.
+    pub fn response_body_settings(&self) -> BodySettings {
+        self.rules.settings.response_body
     }
 
     /// The body of the answer has come, decoded, or as much of it as is looked at: phase 4.

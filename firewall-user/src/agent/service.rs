@@ -142,6 +142,24 @@ impl api::Agent for Service {
         Ok(lists.collect())
     }
 
+    fn rules(&self) -> Result<Vec<api::ContentRule>, Refusal> {
+        let core = self.core();
+        let sets = core.config.apis.iter().filter_map(|api| Some((&api.name, api.rules.as_ref()?)));
+        let rules = sets.flat_map(|(name, set)| {
+            set.rules().list().map(|rule| api::ContentRule {
+                api: name.to_string(),
+                id: rule.id,
+                phase: rule.phase as u8,
+                severity: rule.severity.map(|severity| severity.name().to_owned()),
+                message: rule.message,
+                tags: rule.tags,
+                file: rule.file.to_string(),
+                line: rule.line,
+            })
+        });
+        Ok(rules.collect())
+    }
+
     fn confirm(&self) -> Result<(), Refusal> {
         let mut core = self.core();
         if core.confirm.is_none() {

@@ -106,6 +106,8 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Show the content rules that are loaded, or check rule files
+    Rules(RulesArgs),
     /// Keep the policy of an agent that was started with --confirm
     #[command(after_help = "\
 Examples:
@@ -198,6 +200,46 @@ pub struct CheckArgs {
     pub source: Source,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  portcullis rules
+  portcullis rules --search 942100
+  portcullis rules --api orders --search attack-sqli --json
+  portcullis rules check crs-setup.conf 'rules/*.conf'"
+)]
+pub struct RulesArgs {
+    #[command(subcommand)]
+    pub command: Option<RulesCommand>,
+    /// Only those of this API
+    #[arg(long, value_name = "NAME")]
+    pub api: Option<String>,
+    /// Only those whose id, message, tags or file have this text in them, in any case
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Read rule files as one rule set, and say what is wrong with them
+    #[command(after_help = "\
+Examples:
+  portcullis rules check /etc/crs/crs-setup.conf '/etc/crs/rules/*.conf'
+
+Needs no agent. Exits with 2 if anything is wrong.")]
+    Check {
+        /// A rule file, or a pattern in quotes; in the order in which they are to be read
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -15,9 +15,10 @@ use std::{
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
-pub use self::args::{CheckArgs, Cli, Command, DetachArgs, RunArgs};
+pub use self::args::{CheckArgs, Cli, Command, DetachArgs, RulesArgs, RulesCommand, RunArgs};
 use crate::{
     agent,
+    config::api::RuleSet,
     control::{
         api::BanRequest,
         client::{Client, ClientError},
@@ -69,6 +70,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lists { lookup, output } => {
             show(output.json, client.lists(lookup)?.as_slice(), |out, lists| print::lists(out, lists, lookup))?;
         }
+        Command::Rules(args) => return rules(&client, args),
         Command::Confirm => {
             client.confirm()?;
             writeln!(io::stdout(), "confirmed: the policy stays in force")?;
@@ -82,6 +84,32 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     io::stdout().flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rules(client: &Client, args: RulesArgs) -> anyhow::Result<ExitCode> {
+    if let Some(RulesCommand::Check { files, output }) = args.command {
+        let checked = RuleSet::load(&files);
+        let errors = checked.as_ref().err();
+        if let Some(errors) = errors.filter(|_| !output.json) {
+            write!(io::stderr(), "{errors}")?;
+            return Ok(BAD_INPUT.into());
+        }
+        let result = print::Checked {
+            rules: checked.as_ref().map_or(0, |set| set.rules().len()),
+            errors: errors.map(|errors| errors.problems().to_vec()).unwrap_or_default(),
+        };
+        show(output.json, &result, print::checked)?;
+        return Ok(if errors.is_some() { BAD_INPUT.into() } else { ExitCode::SUCCESS });
+    }
+    let mut rules = client.rules()?;
+    if let Some(api) = &args.api {
+        rules.retain(|rule| rule.api == *api);
+    }
+    if let Some(text) = &args.search {
+        rules.retain(|rule| print::has_text(rule, text));
+    }
+    show(args.output.json, rules.as_slice(), print::content_rules)?;
     Ok(ExitCode::SUCCESS)
 }
 

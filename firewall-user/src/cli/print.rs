@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 
 use super::table::{Table, bytes, seconds};
-use crate::control::api::{ApiStatus, Ban, Cause, Count, Interface, List, Reloaded, Requests, Status, Steering};
+use crate::{
+    config::Problem,
+    control::api::{ApiStatus, Ban, Cause, ContentRule, Count, Interface, List, Reloaded, Requests, Status, Steering},
+};
 
 /// Reasons, and rules, that `status` shows.
 const TOP: usize = 10;
@@ -132,8 +135,19 @@ fn rules(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 
 /// What the LAN layer protects, what it refused there, and how connections came to it.
 fn apis(out: &mut dyn Write, status: &Status) -> io::Result<()> {
-    let mut apis =
-        Table::new(["API", "ENTRY", "TLS", "MODE", "STATE", ">OPEN", ">PASSED", ">REFUSED", ">MONITORED", ">FAILED"]);
+    let mut apis = Table::new([
+        "API",
+        "ENTRY",
+        "TLS",
+        "MODE",
+        "RULES",
+        "STATE",
+        ">OPEN",
+        ">PASSED",
+        ">REFUSED",
+        ">MONITORED",
+        ">FAILED",
+    ]);
     let mut reasons = Vec::new();
     let mut steering = Table::new(["STEERED", ">CONNECTIONS", ">EXEMPT", ">GONE, OPEN", ">GONE, CLOSED", "PROBE"]);
     for api in &status.apis {
@@ -144,6 +158,11 @@ fn apis(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             printable(&api.entry),
             if api.tls { "yes" } else { "no" }.to_owned(),
             api.mode.clone(),
+            match api.rules_engine.as_deref() {
+                None => "-".to_owned(),
+                Some("enforce") => api.rules.to_string(),
+                Some(other) => format!("{} {other}", api.rules),
+            },
             if api.protected { "protected" } else { "NOT PROTECTED" }.to_owned(),
             api.traffic.connections.open.to_string(),
             passed.to_string(),
@@ -241,6 +260,43 @@ pub(super) fn bans(out: &mut dyn Write, bans: &[Ban]) -> io::Result<()> {
         let left = seconds(ban.remaining_seconds);
         let (prefix, packets) = (ban.prefix.to_string(), ban.packets.to_string());
         table.row([prefix, ban.layer.clone(), why, ban.since.clone(), left, packets]);
+    }
+    table.print(out, "")
+}
+
+/// What `rules check` found.
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    pub(super) rules: usize,
+    pub(super) errors: Vec<Problem>,
+}
+
+pub(super) fn checked(out: &mut dyn Write, checked: &Checked) -> io::Result<()> {
+    writeln!(out, "{} rules, no errors", checked.rules)
+}
+
+/// Whether a search for `text` finds the rule.
+pub(super) fn has_text(rule: &ContentRule, text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let id = rule.id.to_string();
+    let mut places = [&id, &rule.message, &rule.file].into_iter().chain(&rule.tags);
+    places.any(|place| place.to_ascii_lowercase().contains(&text))
+}
+
+pub(super) fn content_rules(out: &mut dyn Write, rules: &[ContentRule]) -> io::Result<()> {
+    if rules.is_empty() {
+        return writeln!(out, "no rules");
+    }
+    let mut table = Table::new(["API", ">ID", ">PHASE", "SEVERITY", "MESSAGE", "FILE"]);
+    for rule in rules {
+        table.row([
+            printable(&rule.api),
+            rule.id.to_string(),
+            rule.phase.to_string(),
+            rule.severity.clone().unwrap_or_default(),
+            printable(&rule.message),
+            printable(&format!("{}:{}", rule.file, rule.line)),
+        ]);
     }
     table.print(out, "")
 }
@@ -359,8 +415,8 @@ mod tests {
         let whole = text(&status);
         assert!(!whole.contains("NOT PROTECTED"), "{whole}");
         for expected in [
-            "API   ENTRY         TLS  MODE     STATE",
-            "shop  8080 steered  yes  enforce  protected  100",
+            "API   ENTRY         TLS  MODE     RULES       STATE",
+            "shop  8080 steered  yes  enforce  629 detect  protected  100",
             "REQUESTS AGAINST  API   COUNT\npath-above-root   shop      5\n",
             "STEERED  CONNECTIONS",
             "reputation  bans asked for: ",
@@ -371,7 +427,7 @@ mod tests {
         status.apis[0].problem = Some("nothing is steered\u{1b}".to_owned());
         let whole = text(&status);
         assert!(whole.contains("\nNOT PROTECTED: shop: nothing is steered\u{fffd}\n"), "{whole}");
-        assert!(whole.contains("shop  8080 steered  yes  enforce  NOT PROTECTED"), "{whole}");
+        assert!(whole.contains("shop  8080 steered  yes  enforce  629 detect  NOT PROTECTED"), "{whole}");
     }
 
     #[test]
@@ -400,6 +456,34 @@ mod tests {
         ] {
             assert!(!text.contains(absent), "{absent}\n{text}");
         }
+    }
+
+    #[test]
+    fn shows_and_finds_rules() {
+        let rule = ContentRule {
+            api: "shop".to_owned(),
+            id: 942_100,
+            phase: 2,
+            severity: Some("CRITICAL".to_owned()),
+            message: "SQL injection".to_owned(),
+            tags: vec!["attack-sqli".to_owned()],
+            file: "rules/a.conf".to_owned(),
+            line: 7,
+        };
+        for (text, found) in [("9421", true), ("sql INJ", true), ("attack-", true), ("A.conf", true), ("xss", false)] {
+            assert_eq!(has_text(&rule, text), found, "{text}");
+        }
+        let mut out = Vec::new();
+        content_rules(&mut out, &[]).unwrap();
+        content_rules(&mut out, &[rule]).unwrap();
+        checked(&mut out, &Checked { rules: 3, errors: Vec::new() }).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "no rules\n\
+             API       ID  PHASE  SEVERITY  MESSAGE        FILE\n\
+             shop  942100      2  CRITICAL  SQL injection  rules/a.conf:7\n\
+             3 rules, no errors\n"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod clash;
 mod lower;
 mod protocol;
+mod rules;
 mod settings;
 mod words;
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 
 use super::Mode;
 pub(super) use lower::lower;
+pub use rules::RuleSet;
 pub(super) use settings::{gateway, reputation};
 
 /// An API behind the gateway.
@@ -32,6 +34,8 @@ pub struct Api {
     /// Peers whose word about the client counts.
     pub trusted_proxies: Vec<IpNet>,
     pub protocol: Protocol,
+    /// Content rules.
+    pub rules: Option<RuleSet>,
     pub limits: Limits,
     pub timeouts: Timeouts,
 }

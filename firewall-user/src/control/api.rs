@@ -15,6 +15,8 @@ pub trait Agent: Send + Sync + 'static {
     fn bans(&self) -> Result<Vec<Ban>, Refusal>;
     /// Lists, or where `lookup` is set, what each says of that address.
     fn lists(&self, lookup: Option<IpAddr>) -> Result<Vec<List>, Refusal>;
+    /// The content rules of all APIs.
+    fn rules(&self) -> Result<Vec<ContentRule>, Refusal>;
     /// Keeps a policy that was started with `--confirm`.
     fn confirm(&self) -> Result<(), Refusal>;
 }
@@ -85,6 +87,22 @@ pub struct List {
     pub bytes: u64,
     /// With a lookup: the longest prefix of this list that holds the address.
     pub matched: Option<ipnet::IpNet>,
+}
+
+/// A content rule of an API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRule {
+    pub api: String,
+    /// 0: it has none.
+    pub id: u32,
+    /// 1 to 5.
+    pub phase: u8,
+    /// As `CRITICAL`.
+    pub severity: Option<String>,
+    pub message: String,
+    pub tags: Vec<String>,
+    pub file: String,
+    pub line: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,6 +213,9 @@ pub struct ApiStatus {
     pub protected: bool,
     /// Why they do not, or may not.
     pub problem: Option<String>,
+    /// Content rules that are loaded, and what is done with what they say: `enforce`, `detect` or `off`.
+    pub rules: u64,
+    pub rules_engine: Option<String>,
     /// Of a steered API.
     pub steering: Option<Steering>,
     #[serde(flatten)]

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::api::{Ban, BanRequest, List, Refusal, Reloaded, Status};
+use super::api::{Ban, BanRequest, ContentRule, List, Refusal, Reloaded, Status};
 
 /// How long to wait for an answer. A reload of large lists takes seconds.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -90,6 +90,10 @@ impl Client {
             Some(address) => self.ask(Method::GET, &format!("/v1/lists?lookup={address}"), &()),
             None => self.ask(Method::GET, "/v1/lists", &()),
         }
+    }
+
+    pub fn rules(&self) -> Result<Vec<ContentRule>, ClientError> {
+        self.ask(Method::GET, "/v1/rules", &())
     }
 
     pub fn confirm(&self) -> Result<(), ClientError> {

@@ -51,6 +51,7 @@ fn routes(agent: Shared) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/bans", get(bans).post(ban).delete(unban))
         .route("/v1/lists", get(lists))
+        .route("/v1/rules", get(rules))
         .route("/v1/confirm", post(confirm))
         .route("/metrics", get(scrape))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such request"))
@@ -119,6 +120,10 @@ async fn lists(State(agent): State<Shared>, query: Result<Query<Lookup>, QueryRe
         Ok(Query(Lookup { lookup })) => answer(agent, move |agent| agent.lists(lookup)).await,
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error.body_text()),
     }
+}
+
+async fn rules(State(agent): State<Shared>) -> Response {
+    answer(agent, |agent| agent.rules()).await
 }
 
 async fn confirm(State(agent): State<Shared>) -> Response {

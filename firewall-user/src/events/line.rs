@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{BanRecord, Event, format_time, request::RequestRecord};
+use super::{
+    BanRecord, Event, format_time,
+    request::{Content, RequestRecord},
+};
 
 /// Remembers the last time it wrote: the events of a batch are close to each other.
 #[derive(Debug, Default)]
@@ -67,6 +70,9 @@ impl LineWriter {
             fields.number("upstream_us", upstream);
         }
         fields.number("generation", record.generation.into());
+        if let Some(content) = &record.content {
+            fields.content(content);
+        }
         out.push(b'}');
     }
 
@@ -151,6 +157,10 @@ impl Fields<'_> {
     /// neither control characters nor those that turn the direction of writing.
     fn text(&mut self, name: &'static str, text: &str) {
         self.name(name);
+        self.quoted(text);
+    }
+
+    fn quoted(&mut self, text: &str) {
         self.0.push(b'"');
         let plain = |byte: &u8| (b' '..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
         if text.as_bytes().iter().all(plain) {
@@ -159,6 +169,50 @@ impl Fields<'_> {
             text.chars().for_each(|character| self.escaped(character));
         }
         self.0.push(b'"');
+    }
+
+    fn content(&mut self, content: &Content) {
+        self.array("phases", &content.phases, |out, phase| out.push(b'0' + phase));
+        for (name, score) in [("score_in", content.score_in), ("score_out", content.score_out)] {
+            if let Some(score) = score {
+                self.name(name);
+                write!(self.0, "{score}").expect("a vector takes every write");
+            }
+        }
+        self.array("rules", &content.rules, |out, rule| {
+            write!(out, "{{\"id\":{}", rule.id).expect("a vector takes every write");
+            let mut fields = Fields(out);
+            fields.number("phase", rule.phase.into());
+            fields.known_if("severity", rule.severity);
+            fields.text_if("message", &rule.message);
+            fields.array("tags", &rule.tags, |out, tag| Fields(out).quoted(tag));
+            fields.text_if("variable", &rule.variable);
+            fields.text_if("matched", &rule.matched);
+            fields.text_if("data", &rule.data);
+            out.push(b'}');
+        });
+        if content.omitted > 0 {
+            self.number("rules_omitted", content.omitted as u64);
+        }
+    }
+
+    /// Nothing if it is empty.
+    fn array<T>(&mut self, name: &'static str, items: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) {
+        if items.is_empty() {
+            return;
+        }
+        self.name(name);
+        for (index, item) in items.iter().enumerate() {
+            self.0.push(if index == 0 { b'[' } else { b',' });
+            write(self.0, item);
+        }
+        self.0.push(b']');
+    }
+
+    fn text_if(&mut self, name: &'static str, text: &str) {
+        if !text.is_empty() {
+            self.text(name, text);
+        }
     }
 
     fn escaped(&mut self, character: char) {

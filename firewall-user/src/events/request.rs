@@ -4,11 +4,15 @@
 //! `source` and `source_port` (the client, as in the record of a packet) or `source`, `proxy` and `proxy_port`, `method`,
 //! `host`, `path`, `version`, `tls`, `status`, `bytes_in`, `bytes_out`, `duration_us`, `upstream_us`, `generation`. What is
 //! not known, empty, or a status of 0 is absent. Times are microseconds. The names are an interface: people write queries
-//! against them.
+//! against them. Where content rules looked at it, [`Content`] follows.
 //!
-//! A record holds no header but Host, and no query: what is secret is not in it.
+//! A record holds no header but Host, and no query, but for what a content rule matched: of that, what may be secret is masked.
+
+mod content;
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
+
+pub use self::content::{Content, Matched};
 
 use firewall_inspect::reason::Reason;
 
@@ -46,6 +50,8 @@ pub struct RequestRecord {
     pub upstream: Option<u64>,
     /// Generation of the policy that judged.
     pub generation: u32,
+    /// Where content rules looked at it.
+    pub content: Option<Box<Content>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +140,7 @@ pub(crate) mod tests {
             duration: 350,
             upstream: Some(0),
             generation: 3,
+            content: None,
         }
     }
 

@@ -1,7 +1,7 @@
-//! The two bodies of an exchange on their way through: bounded, timed and counted, never held.
+//! The two bodies of an exchange on their way through: bounded, timed and counted; held only for who must see them whole.
 
 use std::{
-    future::Future as _,
+    future::{Future as _, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use firewall_inspect::{fields, framing::Framing, reason::Reason};
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{
     exchange::Exchange,
@@ -147,7 +147,59 @@ pub(super) struct RequestBody {
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     /// From the second piece on: most bodies have one.
     backlog: Option<Arc<Backlog>>,
+    /// What came already, to be handed on first.
+    held: Held,
     ended: bool,
+}
+
+/// The start of a body, and its trailers if that is all of it.
+#[derive(Default)]
+struct Held {
+    data: Bytes,
+    /// Hardly any body has some.
+    trailers: Option<Box<Frame<Bytes>>>,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+
+    fn take(&mut self) -> Option<Frame<Bytes>> {
+        if !self.data.is_empty() {
+            return Some(Frame::data(std::mem::take(&mut self.data)));
+        }
+        self.trailers.take().map(|trailers| *trailers)
+    }
+}
+
+/// What is about to be held, in one piece.
+#[derive(Default)]
+struct Gathered {
+    /// Most bodies are this.
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.all.extend_from_slice(&data);
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn done(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
 }
 
 impl RequestBody {
@@ -155,7 +207,52 @@ impl RequestBody {
         let config = &exchange.policy().config;
         let (limit, patience) = (config.limits.body, (!endless).then_some(config.timeouts.body));
         let ended = source.is_end_stream();
-        Self { source, exchange, limit, patience, waiting: None, backlog: None, ended }
+        Self { source, exchange, limit, patience, waiting: None, backlog: None, held: Held::default(), ended }
+    }
+
+    /// Waits for the body until there are more than `limit` bytes, or all. They are handed on afterwards as if they came only
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// It broke off, or there is no memory for it.
+    pub(super) async fn hold(&mut self, limit: usize) -> Result<Bytes, Reason> {
+        let mut share = self.exchange.worker().shared.held.share();
+        let (mut gathered, mut trailers) = (Gathered::default(), None);
+        while gathered.len() <= limit {
+            let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            match frame {
+                None => break,
+                Some(Err(BrokenOff(reason))) => return Err(reason),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        share.grow(data.len())?;
+                        gathered.push(data);
+                    }
+                    Err(frame) => trailers = Some(Box::new(frame)),
+                },
+            }
+        }
+        let data = gathered.done();
+        self.held = Held { data: share.keep(data.clone()), trailers };
+        Ok(data)
+    }
+
+    /// Hands on this in the place of all that is held.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    pub(super) fn replace(&mut self, data: Bytes) -> Result<Bytes, Reason> {
+        let mut share = self.exchange.worker().shared.held.share();
+        share.grow(data.len())?;
+        self.held.data = share.keep(data.clone());
+        Ok(data)
+    }
+
+    /// Nothing of it is to come.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended || self.source.is_end_stream()
     }
 
     fn end(&mut self) {
@@ -175,6 +272,9 @@ impl Body for RequestBody {
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(frame) = self.held.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         if self.ended {
             return Poll::Ready(None);
         }
@@ -228,15 +328,21 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.source.is_end_stream()
+        self.held.is_empty() && self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::with_exact(self.held.data.len() as u64);
+        }
         match &self.source {
             Source::Http1(_, Framing::Length(length)) => SizeHint::with_exact(*length),
             Source::Http1(_, Framing::Chunked) => SizeHint::default(),
             Source::Http1(_, Framing::None | Framing::Stream) | Source::Gone => SizeHint::with_exact(0),
-            Source::Http2(inner) => inner.size_hint(),
+            Source::Http2(inner) => {
+                let rest = inner.size_hint().exact();
+                rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + self.held.data.len() as u64))
+            }
         }
     }
 }
@@ -273,6 +379,7 @@ pub(super) struct Upstream {
     /// The longest wait for the next part. `None`: as long as it takes.
     patience: Option<Duration>,
     waiting: Option<Pin<Box<Sleep>>>,
+    held: Held,
 }
 
 impl ResponseBody {
@@ -282,15 +389,68 @@ impl ResponseBody {
 
     pub(super) fn upstream(inner: AnswerBody, exchange: Arc<Exchange>, endless: bool) -> Self {
         let patience = (!endless).then_some(exchange.policy().config.timeouts.upstream);
-        let mut body = Upstream { inner: Some(inner), exchange, patience, waiting: None };
+        let mut body = Upstream { inner: Some(inner), exchange, patience, waiting: None, held: Held::default() };
         if body.is_end_stream() {
             body.end();
         }
         Self::Upstream(body)
     }
+
+    /// As [`RequestBody::hold`], for no longer than `within`.
+    ///
+    /// # Errors
+    ///
+    /// The upstream failed, or there is no memory for it.
+    pub(super) async fn hold(&mut self, limit: usize, within: Duration) -> Result<Bytes, Reason> {
+        match self {
+            Self::Own { body, .. } => Ok(body.clone().unwrap_or_default()),
+            Self::Upstream(upstream) => upstream.hold(limit, within).await,
+        }
+    }
 }
 
 impl Upstream {
+    async fn hold(&mut self, limit: usize, within: Duration) -> Result<Bytes, Reason> {
+        let mut share = self.exchange.worker().shared.held.share();
+        let (mut gathered, mut trailers, mut failed) = (Gathered::default(), None, None);
+        let gather = async {
+            while gathered.len() <= limit {
+                let frame = poll_fn(|cx| self.poll_inner(cx)).await;
+                match frame {
+                    None => break,
+                    Some(Err(reason)) => {
+                        failed = Some(reason);
+                        break;
+                    }
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            if let Err(reason) = share.grow(data.len()) {
+                                failed = Some(reason);
+                                break;
+                            }
+                            gathered.push(data);
+                        }
+                        Err(frame) => trailers = Some(Box::new(frame)),
+                    },
+                }
+                if self.is_inner_over() {
+                    break;
+                }
+            }
+        };
+        // Out of time: what there is by now.
+        let _out_of_time = timeout(within, gather).await;
+        if let Some(reason) = failed {
+            return Err(reason);
+        }
+        let data = gathered.done();
+        self.held = Held { data: share.keep(data.clone()), trailers };
+        if self.is_inner_over() {
+            self.end();
+        }
+        Ok(data)
+    }
+
     fn end(&mut self) {
         if let Some(AnswerBody::Http1(lease)) = self.inner.take() {
             lease.give_back();
@@ -298,6 +458,10 @@ impl Upstream {
     }
 
     fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && self.is_inner_over()
+    }
+
+    fn is_inner_over(&self) -> bool {
         match &self.inner {
             Some(AnswerBody::Http1(Lease { link, .. })) => link.is_end_stream(),
             Some(AnswerBody::Http2(inner)) => inner.is_end_stream(),
@@ -306,13 +470,12 @@ impl Upstream {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some(AnswerBody::Http1(Lease { link, .. })) => {
-                link.length().map_or_else(SizeHint::default, SizeHint::with_exact)
-            }
-            Some(AnswerBody::Http2(inner)) => inner.size_hint(),
-            None => SizeHint::with_exact(0),
-        }
+        let rest = match &self.inner {
+            Some(AnswerBody::Http1(Lease { link, .. })) => link.length(),
+            Some(AnswerBody::Http2(inner)) => inner.size_hint().exact(),
+            None => Some(0),
+        };
+        rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + self.held.data.len() as u64))
     }
 
     /// The next frame, or that the upstream waited for too long.
@@ -343,7 +506,11 @@ impl Upstream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = ready!(self.poll_inner(cx));
+        let held = self.held.take();
+        let frame = match held {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(self.poll_inner(cx)),
+        };
         self.exchange.waits(false);
         match frame {
             None => {

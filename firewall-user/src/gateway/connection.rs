@@ -171,6 +171,7 @@ fn tell(worker: &Arc<Worker>, policy: &Arc<ApiPolicy>, peer: &Peer, reason: Reas
         duration: 0,
         upstream: None,
         generation: policy.generation,
+        content: None,
     });
 }
 

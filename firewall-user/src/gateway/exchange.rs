@@ -2,7 +2,7 @@
 //! made of. Shared by the service, the two bodies and, for HTTP/2, the watch over slow readers.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -10,11 +10,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use firewall_inspect::reason::Reason;
+use firewall_inspect::{
+    reason::Reason,
+    seclang::EngineMode,
+    transaction::{self, About, Transaction},
+};
 use hyper::body::Incoming;
 
 use super::{connection::Peer, policy::ApiPolicy, reputation::Conduct, worker::Worker};
-use crate::events::request::{RequestRecord, Verdict};
+use crate::events::request::{Content, RequestRecord, Verdict};
 
 /// What is known of a request; told when the last who holds it lets go.
 pub(super) struct Exchange {
@@ -41,6 +45,8 @@ pub(super) struct Exchange {
     weight: AtomicU32,
     /// What is left of the request's body, to be let go of with the exchange.
     rest: Mutex<Option<Incoming>>,
+    /// Before content rules, where the API has some.
+    transaction: Mutex<Option<Box<Transaction>>>,
 }
 
 /// What the request said.
@@ -74,7 +80,26 @@ impl Exchange {
             waiting: AtomicBool::new(true),
             weight: AtomicU32::new(0),
             rest: Mutex::default(),
+            transaction: Mutex::default(),
         })
+    }
+
+    /// Content rules look at the request from now on; `client` is whom it is from.
+    pub(super) fn inspect_from(&self, client: SocketAddr) {
+        let Some(set) = &self.policy.config.rules else { return };
+        let about = About { client, server: self.peer.local, time: self.time, id: self.id };
+        let transaction = Transaction::new(Arc::clone(set.rules()), about, EngineMode::On);
+        *self.transaction.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(transaction));
+    }
+
+    /// Runs content rules; `None` without any.
+    pub(super) fn inspect<T>(&self, run: impl FnOnce(&mut Transaction, &mut transaction::Worker) -> T) -> Option<T> {
+        let mut transaction = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        transaction.as_mut().map(|transaction| run(transaction, &mut self.worker.rules()))
+    }
+
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     pub(super) fn policy(&self) -> &ApiPolicy {
@@ -162,6 +187,10 @@ impl Drop for Exchange {
             2 => Verdict::Monitor,
             _ => Verdict::Fail,
         };
+        let content = self.inspect(|transaction, worker| {
+            transaction.finish(worker);
+            Content::of(transaction)
+        });
         let request = std::mem::take(&mut self.request);
         let client = request.client.unwrap_or(self.peer.address.ip());
         let duration = self.age();
@@ -195,6 +224,7 @@ impl Drop for Exchange {
             duration,
             upstream,
             generation: self.policy.generation,
+            content: content.map(Box::new),
         });
     }
 }

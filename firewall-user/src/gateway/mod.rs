@@ -2,13 +2,14 @@
 //!
 //! `policy` is what a reload swaps; `worker` the threads and where they accept; `connection` a client from accept to end;
 //! `gate` the one parser of HTTP/1, `http1` what answers behind it; `service` a request on its way; `upstream` the connections
-//! behind; `reputation` what clients earn. Judgement itself is in `firewall-inspect`.
+//! behind; `inspection` content rules; `reputation` what clients earn. Judgement itself is in `firewall-inspect`.
 
 mod body;
 mod connection;
 mod exchange;
 mod gate;
 mod http1;
+mod inspection;
 mod keeper;
 pub mod metrics;
 mod network;
@@ -37,6 +38,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use self::{
+    inspection::Held,
     keeper::Keeper,
     metrics::Metrics,
     network::Network,
@@ -127,6 +129,7 @@ impl Gateway {
             registry: Arc::new(Registry::default()),
             reputation: Arc::new(Reputation::new(config.reputation, condemner)),
             limits: ArcSwap::from_pointee(config.gateway),
+            held: Held::default(),
             began: Instant::now(),
         });
         Self {

@@ -22,6 +22,10 @@ pub(super) struct Outgoing<'r> {
     forwarded: Vec<u8>,
     forwarded_for: Vec<u8>,
     proto: &'static str,
+    /// The answer is to come without a coding, for those who look into it.
+    plain: bool,
+    /// The body goes on without its content coding.
+    pub(super) decoded: bool,
 }
 
 impl<'r> Outgoing<'r> {
@@ -33,6 +37,7 @@ impl<'r> Outgoing<'r> {
         head: &'r Head,
         judged: &'r Judged,
         client: &forwarded::Client,
+        plain: bool,
     ) -> Result<Self, Reason> {
         let method = Method::from_bytes(head.method()).map_err(|_| Reason::Method)?;
         let target = if judged.target.is_empty() { Bytes::from_static(b"/") } else { judged.target.clone() };
@@ -52,7 +57,18 @@ impl<'r> Outgoing<'r> {
             forwarded: forwarded::forwarded(client, https, head.authority()),
             forwarded_for: forwarded::x_forwarded_for(client),
             proto: forwarded::x_forwarded_proto(https),
+            plain,
+            decoded: false,
         })
+    }
+
+    /// The client's headers that go on.
+    fn fields(&self, http2: bool) -> Result<impl Iterator<Item = (&[u8], &[u8])>, Reason> {
+        let fields = fields::upstream(self.head, http2)?;
+        Ok(fields.filter(|(name, _)| {
+            let is = |word: &[u8]| name.eq_ignore_ascii_case(word);
+            !((self.plain && is(b"accept-encoding")) || (self.decoded && is(b"content-encoding")))
+        }))
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -90,8 +106,11 @@ impl<'r> Outgoing<'r> {
             Ok(())
         };
         field(b"host", &self.host)?;
-        for (name, value) in fields::upstream(self.head, false)? {
+        for (name, value) in self.fields(false)? {
             field(name, value)?;
+        }
+        if self.plain {
+            field(b"accept-encoding", b"identity")?;
         }
         if let Some(token) = &self.judged.upgrade {
             field(b"connection", b"upgrade")?;
@@ -133,9 +152,12 @@ impl<'r> Outgoing<'r> {
         let headers = request.headers_mut();
         headers.reserve(self.head.fields.len() + 4);
         let value = |bytes: Bytes| HeaderValue::from_maybe_shared(bytes).map_err(|_| Reason::ControlCharacter);
-        for (name, sent) in fields::upstream(self.head, true)? {
+        for (name, sent) in self.fields(true)? {
             let name = HeaderName::from_bytes(name).map_err(|_| Reason::HeaderName)?;
             headers.append(name, value(self.head.raw.slice_ref(sent))?);
+        }
+        if self.plain {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         headers.insert(header::FORWARDED, value(self.forwarded.clone().into())?);
         headers.insert(X_FORWARDED_FOR, value(self.forwarded_for.clone().into())?);

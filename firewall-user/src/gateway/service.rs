@@ -26,11 +26,15 @@ use super::{
     body::{RequestBody, ResponseBody, Source},
     connection::{Connection, Tunnel},
     exchange::{self, Exchange},
+    inspection::{self, Refusal},
     outgoing::Outgoing,
     stream::ClientStream,
     upstream::{self, AnswerBody, Lease, Route},
 };
-use crate::events::request::{Verdict, excerpt};
+use crate::{
+    config::api::RuleSet,
+    events::request::{Verdict, excerpt},
+};
 
 /// Bytes of a method, and of a path, that a record keeps.
 const METHOD: usize = 32;
@@ -114,7 +118,8 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
         exchange.fail(Verdict::Monitor, reason);
     }
     let grpc = is_grpc(&head);
-    let outgoing = match Outgoing::new(peer, &head, &judged, &client) {
+    let plain = policy.config.rules.as_ref().is_some_and(RuleSet::reads_answers);
+    let mut outgoing = match Outgoing::new(peer, &head, &judged, &client, plain) {
         Ok(outgoing) => outgoing,
         Err(reason) => return refuse(&exchange, Some(&head), reason),
     };
@@ -127,7 +132,12 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
         http2: judged.upgrade.is_none() && policy.upstream_http2(peer.prior_knowledge, grpc),
         upgrade: judged.upgrade.is_some(),
     };
-    let body = RequestBody::new(source, Arc::clone(&exchange), grpc);
+    let mut body = RequestBody::new(source, Arc::clone(&exchange), grpc);
+    exchange.inspect_from(route.client);
+    match inspection::request(&exchange, &head, &mut body, grpc || judged.upgrade.is_some()).await {
+        Ok(decoded) => outgoing.decoded = decoded,
+        Err(refusal) => return refuse(&exchange, Some(&head), refusal),
+    }
     match upstream::send(&connection.worker, &route, &outgoing, body, &exchange).await {
         Ok((answer, body)) => {
             exchange.upstream_answered();
@@ -142,7 +152,10 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
             }
             let bodiless = head.method() == b"HEAD"
                 || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-            Ok(pass(exchange, answer, body, bodiless, grpc))
+            match pass(&exchange, answer, body, bodiless, grpc).await {
+                Ok(answer) => Ok(answer),
+                Err(refusal) => refuse(&exchange, Some(&head), refusal),
+            }
         }
         Err(reason) => {
             // The upstream's failure may be the client's: a body that broke off.
@@ -179,28 +192,29 @@ fn is_plain(answer: &Response<()>, body: &AnswerBody) -> bool {
 }
 
 /// The upstream's answer, on its way to the client.
-fn pass(
-    exchange: Arc<Exchange>,
+async fn pass(
+    exchange: &Arc<Exchange>,
     answer: Response<()>,
     body: AnswerBody,
     bodiless: bool,
     grpc: bool,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Refusal> {
+    let events = answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    });
+    let mut body = if bodiless && matches!(body, AnswerBody::Http2(_)) {
+        // Some servers send a body even so.
+        ResponseBody::own(Bytes::new(), Arc::clone(exchange))
+    } else {
+        ResponseBody::upstream(body, Arc::clone(exchange), grpc || events)
+    };
+    inspection::answer(exchange, &answer, &mut body, grpc || events).await?;
     let (mut parts, ()) = answer.into_parts();
     clean(&mut parts.headers);
     parts.version = http::Version::default();
     parts.extensions.clear();
     exchange.answered(parts.status.as_u16());
-    let events = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
-    });
-    let body = if bodiless && matches!(body, AnswerBody::Http2(_)) {
-        // Some servers send a body even so.
-        ResponseBody::own(Bytes::new(), exchange)
-    } else {
-        ResponseBody::upstream(body, exchange, grpc || events)
-    };
-    Response::from_parts(parts, body)
+    Ok(Response::from_parts(parts, body))
 }
 
 /// Removes what concerns the connection to the upstream only.
@@ -239,11 +253,11 @@ fn upgraded(
 }
 
 /// Our own answer.
-fn refuse(exchange: &Arc<Exchange>, head: Option<&Head>, reason: Reason) -> Answer {
+fn refuse(exchange: &Arc<Exchange>, head: Option<&Head>, refusal: impl Into<Refusal>) -> Answer {
+    let Refusal { reason, status, location } = refusal.into();
     exchange.weighs(reputation::weight(reason, head));
-    let failed = reason.status() >= 500 && reason.blame() == Blame::Nobody;
+    let failed = status >= 500 && reason.blame() == Blame::Nobody;
     exchange.fail(if failed { Verdict::Fail } else { Verdict::Refuse }, reason);
-    let status = reason.status();
     if status == 0 {
         return Err(Closed);
     }
@@ -257,6 +271,9 @@ fn refuse(exchange: &Arc<Exchange>, head: Option<&Head>, reason: Reason) -> Answ
     if head.is_some_and(|head| matches!(head.framing, Framing::Length(_) | Framing::Chunked)) {
         // Whether the client will still send a body that we did not ask for (100-continue) is its secret.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(location) = location {
+        headers.insert(header::LOCATION, location);
     }
     if reason == Reason::Method
         && let Ok(methods) = HeaderValue::from_str(&exchange.policy().config.protocol.methods.join(", "))

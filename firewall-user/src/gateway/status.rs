@@ -10,6 +10,8 @@ use std::{
 };
 
 use super::{Gateway, network::Network};
+use firewall_inspect::seclang::EngineMode;
+
 use crate::{
     config::{
         Mode,
@@ -171,6 +173,8 @@ impl Gateway {
             tls: api.tls.is_some(),
             protected: problem.is_none(),
             problem,
+            rules: api.rules.as_ref().map_or(0, |set| set.rules().len() as u64),
+            rules_engine: api.rules.as_ref().map(|set| engine(set.rules().settings.engine).to_owned()),
             steering,
             traffic: self.metrics.api(&api.name).traffic(),
         }
@@ -233,5 +237,13 @@ fn entry(entry: &Entry) -> String {
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             format!("{} → {scheme}://{host}:{port}", listen.join(", "))
         }
+    }
+}
+/// What a rule set says of itself; the API's own mode comes on top.
+fn engine(mode: Option<EngineMode>) -> &'static str {
+    match mode {
+        None | Some(EngineMode::On) => "enforce",
+        Some(EngineMode::DetectionOnly) => "detect",
+        Some(EngineMode::Off) => "off",
     }
 }

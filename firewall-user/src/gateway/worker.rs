@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use firewall_inspect::reason::Reason;
+use firewall_inspect::{reason::Reason, transaction};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     connection,
+    inspection::Held,
     network::Network,
     policy::ApiPolicy,
     registry::Registry,
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) reputation: Arc<Reputation>,
     pub(super) limits: ArcSwap<api::Gateway>,
+    /// Bodies that wait for content rules.
+    pub(super) held: Held,
     /// When the agent started: what [`Worker::beaten`] counts from.
     pub(super) began: Instant,
 }
@@ -117,6 +120,8 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pool: Pool,
     recorder: Mutex<Recorder>,
+    /// What running content rules needs.
+    rules: Mutex<transaction::Worker>,
     seed: u64,
     ids: AtomicU64,
     /// Milliseconds after the start.
@@ -126,6 +131,11 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Nobody waits: a worker is one thread, and rules run without a pause.
+    pub(super) fn rules(&self) -> MutexGuard<'_, transaction::Worker> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn reputation(&self) -> &Reputation {
@@ -176,6 +186,7 @@ impl Thread {
             shared: Arc::clone(shared),
             pool: Pool::default(),
             recorder: Mutex::new(Recorder::new(Arc::clone(sinks))),
+            rules: Mutex::default(),
             seed,
             ids: AtomicU64::new(0),
             beaten: AtomicU64::new(0),

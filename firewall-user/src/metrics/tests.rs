@@ -102,6 +102,8 @@ fn api(numbers: &mut Numbers) -> ApiStatus {
         tls: true,
         protected: true,
         problem: None,
+        rules: 629,
+        rules_engine: Some("detect".to_owned()),
         steering: Some(Steering {
             steered: numbers.next(),
             exempt: numbers.next(),

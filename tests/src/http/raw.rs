@@ -50,12 +50,21 @@ impl Client {
     }
 
     pub fn open_from(namespace: &Namespace, source: IpAddr, server: SocketAddr) -> Result<Self> {
-        Self::try_open(namespace, source, server, PATIENCE).with_context(|| format!("{source} to {server}"))
+        Self::open_at(namespace, SocketAddr::new(source, 0), server)
+    }
+
+    /// As [`Client::open_from`], from a port of one's own choice.
+    pub fn open_at(namespace: &Namespace, source: SocketAddr, server: SocketAddr) -> Result<Self> {
+        Self::try_open_at(namespace, source, server, PATIENCE).with_context(|| format!("{source} to {server}"))
     }
 
     /// As [`Client::open_from`], with the kernel's own error.
     pub fn try_open(ns: &Namespace, source: IpAddr, server: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        let stream = ns.enter(|| connect(SocketAddr::new(source, 0), server, timeout))?;
+        Self::try_open_at(ns, SocketAddr::new(source, 0), server, timeout)
+    }
+
+    fn try_open_at(ns: &Namespace, source: SocketAddr, server: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let stream = ns.enter(|| connect(source, server, timeout))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -64,6 +73,10 @@ impl Client {
 
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     pub fn patience(&self, timeout: Duration) -> Result<()> {

@@ -13,6 +13,7 @@ mod hostile;
 mod namespaces;
 mod protocols;
 mod refusals;
+mod rules;
 mod slow;
 mod steering;
 mod support;

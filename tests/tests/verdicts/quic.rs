@@ -52,6 +52,7 @@ fn api(entry: Entry, tls: Option<Tls>) -> Api {
             upgrades: Vec::new(),
             encoded_slashes: false,
         },
+        rules: None,
         limits: Limits {
             request_line: 1,
             headers: 1,

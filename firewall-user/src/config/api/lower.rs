@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use super::{
     Api, Certificate, ClientCertificates, Entry, Existing, Forward, OnExit, Steered, Tls, TlsVersion, Upstream,
-    UpstreamHttp, UpstreamTls, clash::Places, protocol, settings, words,
+    UpstreamHttp, UpstreamTls, clash::Places, protocol, rules, settings, words,
 };
 use crate::config::{
     MODES, Mode,
@@ -73,12 +73,13 @@ fn api<'d>(
     let forward = if table.switch("proxy_protocol", false) { Forward::ProxyV2 } else { Forward::Headers };
     let trusted_proxies = table.get("trusted_proxies").map_or_else(Vec::new, trusted_proxies);
     let protocol = protocol::lower(&table);
+    let rules = rules::lower(&table, folder, files);
     let limits = settings::limits(table.table("limits"));
     let timeouts = settings::timeouts(table.table("timeouts"));
     table.finish();
     let name = name?.into();
     let entry = entry?;
-    Some(Api { name, mode, entry, tls, upstream_http, forward, trusted_proxies, protocol, limits, timeouts })
+    Some(Api { name, mode, entry, tls, upstream_http, forward, trusted_proxies, protocol, rules, limits, timeouts })
 }
 
 fn entry<'d>(

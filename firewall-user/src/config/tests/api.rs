@@ -306,6 +306,7 @@ ban = "2d"
             upgrades: vec![],
             encoded_slashes: true,
         },
+        rules: None,
         limits: Limits {
             request_line: 100,
             headers: 1024,
@@ -345,6 +346,7 @@ ban = "2d"
             upgrades: strings(&["websocket"]),
             encoded_slashes: false,
         },
+        rules: None,
         limits: Limits {
             request_line: 8000,
             headers: 32_000,

@@ -11,7 +11,7 @@ use std::{
 use super::*;
 use crate::{
     control::{
-        api::{Ban, List, Reloaded, Status},
+        api::{Ban, ContentRule, List, Reloaded, Status},
         bind,
         client::{Client, ClientError},
     },
@@ -38,6 +38,19 @@ fn a_ban(prefix: IpNet) -> Ban {
         remaining_seconds: 3600,
         packets: 0,
         cause: None,
+    }
+}
+
+fn a_rule() -> ContentRule {
+    ContentRule {
+        api: "shop".to_owned(),
+        id: 942_100,
+        phase: 2,
+        severity: Some("CRITICAL".to_owned()),
+        message: "SQL injection".to_owned(),
+        tags: vec!["attack-sqli".to_owned()],
+        file: "a.conf".to_owned(),
+        line: 7,
     }
 }
 
@@ -73,6 +86,10 @@ impl Agent for Fake {
     fn lists(&self, lookup: Option<IpAddr>) -> Result<Vec<List>, Refusal> {
         self.note(format!("lists {lookup:?}"));
         Ok(Vec::new())
+    }
+
+    fn rules(&self) -> Result<Vec<ContentRule>, Refusal> {
+        Ok(vec![a_rule()])
     }
 
     fn confirm(&self) -> Result<(), Refusal> {
@@ -124,6 +141,7 @@ fn carries_requests_and_answers() {
     let prefix: IpNet = "2001:db8:1::/48".parse().unwrap();
     assert_eq!(client.ban(&BanRequest { prefix, seconds: 60 }).unwrap(), a_ban(prefix));
     assert_eq!(client.bans().unwrap().len(), 1);
+    assert_eq!(client.rules().unwrap(), [a_rule()]);
     client.lists(None).unwrap();
     client.lists(Some("2001:db8::1".parse().unwrap())).unwrap();
     assert_eq!(
