@@ -33,7 +33,7 @@ pub enum Coding {
 /// How much a body may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes decoded.
+    /// Bytes decoded. Beside them a decoder holds its window, which is at most twice as large, and 16 MiB.
     pub size: u64,
     /// Bytes decoded for each that is encoded. Counts beyond the first 64 KiB that are decoded.
     pub ratio: u32,

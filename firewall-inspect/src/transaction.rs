@@ -4,8 +4,7 @@
 //! What one phase leaves (TX, scores, what is switched off) the next one finds. Between two phases a transaction waits for as
 //! long as it takes; the memory that only running rules need belongs to the [`Worker`].
 //!
-//! What a variable holds is what libmodsecurity 3.0 gives it, but for two that are as in version 2: REQUEST_BODY is there for
-//! forms and where a rule forces it, REQBODY_PROCESSOR is empty, and not absent, where there is none.
+//! What a variable holds is what libmodsecurity 3.0 gives it; `DIFFERENCES.md` of this crate has the exceptions.
 
 mod about;
 mod request;

@@ -174,8 +174,15 @@ enum Line {
 }
 
 fn kind(line: &[u8], end: usize, boundary: &[u8], flags: &Flags, finder: &Finder<'_>) -> Result<Line, BodyError> {
+    let mut within = false;
+    for at in finder.find_iter(line) {
+        within = true;
+        // Which ends lines for some readers.
+        if at > 0 && line[at - 1] == b'\r' {
+            return Err(malformed("a boundary is behind a bare CR"));
+        }
+    }
     let Some(rest) = line.strip_prefix(b"--") else {
-        let within = line.len() > boundary.len() && finder.find(line).is_some();
         return Ok(if within { Line::LikeBoundary } else { Line::Other });
     };
     let Some(rest) = rest.strip_prefix(boundary) else {
@@ -312,10 +319,10 @@ fn header(text: &[u8], part: &mut Part<'_>, flags: &mut Flags) -> Result<(), Bod
 fn describe(part: &mut Part<'_>, flags: &mut Flags) -> Result<(), BodyError> {
     let (mut names, mut disposition) = (Vec::with_capacity(part.headers.len()), None);
     for header in &part.headers {
-        let colon = memchr::memchr(b':', header).unwrap_or(header.len() - 1);
-        let name = header[..colon].to_ascii_lowercase();
+        let mut halves = header.splitn(2, |byte| *byte == b':');
+        let name = halves.next().unwrap_or_default().to_ascii_lowercase();
         if name == b"content-disposition" {
-            disposition = Some(header[colon + 1..].trim_ascii());
+            disposition = halves.next().map(<[u8]>::trim_ascii);
         }
         names.push(name);
     }
@@ -447,7 +454,12 @@ mod tests {
     #[test]
     fn what_cannot_be_read() {
         let field = "--AB\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n";
-        for body in [field, &format!("{field}--AB--\r\n{field}--AB--")] {
+        for body in [
+            field,
+            &format!("{field}--AB--\r\n{field}--AB--"),
+            &format!("{}--AB--", field.replace('1', &field.replace('\n', ""))),
+            &format!("{}--AB--", field.replace('1', "--A\r--AB")),
+        ] {
             assert!(form(body).1.is_err_and(|error| !error.limit), "{body:?}");
         }
         assert!(form(&format!("{}--AB--", field.repeat(3))).1.is_ok());

@@ -71,7 +71,8 @@ pub fn read(body: &[u8], limits: &Limits) -> Result<Document, BodyError> {
                 let found = attributes(&start[name.len()..]).map_err(|error| malformed(error, at))?;
                 nodes += found.len();
                 // Declarations of namespaces are no attributes.
-                let is_attribute = |name: &str| name != "xmlns" && !name.starts_with("xmlns:");
+                let is_prefix = |prefix: &str| is_name(prefix) && !prefix.contains(':');
+                let is_attribute = |name: &str| name != "xmlns" && !name.strip_prefix("xmlns:").is_some_and(is_prefix);
                 document
                     .attributes
                     .extend(found.into_iter().filter(|(name, _)| is_attribute(name)).map(|(_, value)| value));

@@ -138,7 +138,10 @@ impl Transaction {
             }
             Some(BodyProcessor::Json) => match arguments::json(body, &limits) {
                 Ok(pairs) => self.arguments(&pairs),
-                Err(error) => problem = Some(BodyProblem::of(&error)),
+                Err(error) => {
+                    let told = BodyProblem::of(&error);
+                    problem = Some(BodyProblem { message: format!("JSON: {}", told.message), ..told });
+                }
             },
             Some(BodyProcessor::Xml) => problem = self.xml(body),
             Some(BodyProcessor::Multipart) => problem = self.multipart(body),
@@ -273,8 +276,8 @@ impl Transaction {
         for part in &form.parts {
             store.put(Source::of(Variable::MultipartName), &part.name, &part.name);
         }
-        for (part, filename) in named() {
-            store.put(Source::of(Variable::MultipartFilename), &part.name, filename);
+        for (_, filename) in named() {
+            store.put(Source::of(Variable::MultipartFilename), filename, filename);
         }
         let each: [(Variable, OfFile); 4] = [
             (Variable::Files, |_, filename| filename.to_vec()),
