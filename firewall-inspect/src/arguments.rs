@@ -33,6 +33,8 @@ pub struct Limits {
 pub enum ArgumentError {
     TooMany,
     TooDeep,
+    /// Names that are put together of many, as those in JSON are, become too long altogether.
+    LongNames,
     /// It is not what it should be; what the parser says, and at which byte.
     Malformed(String, u64),
 }
@@ -40,7 +42,7 @@ pub enum ArgumentError {
 impl ArgumentError {
     /// For the limits, as a refusal names them.
     pub fn is_limit(&self) -> bool {
-        matches!(self, Self::TooMany | Self::TooDeep)
+        matches!(self, Self::TooMany | Self::TooDeep | Self::LongNames)
     }
 }
 
@@ -49,6 +51,7 @@ impl std::fmt::Display for ArgumentError {
         match self {
             Self::TooMany => f.write_str("too many arguments"),
             Self::TooDeep => f.write_str("too deep"),
+            Self::LongNames => f.write_str("the names of arguments are too long"),
             Self::Malformed(message, offset) => write!(f, "{message} at byte {offset}"),
         }
     }
@@ -71,10 +74,10 @@ pub struct UrlEncoded<'b> {
 /// [`ArgumentError::TooMany`].
 pub fn url_encoded<'b>(input: &'b [u8], separator: u8, limits: &Limits) -> Result<UrlEncoded<'b>, ArgumentError> {
     let mut found = UrlEncoded::default();
-    let input = input.strip_suffix(&[separator]).unwrap_or(input);
     if input.is_empty() {
         return Ok(found);
     }
+    let input = input.strip_suffix(&[separator]).unwrap_or(input);
     for part in input.split(|byte| *byte == separator) {
         if found.pairs.len() == limits.count {
             return Err(ArgumentError::TooMany);

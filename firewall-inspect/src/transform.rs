@@ -46,6 +46,20 @@ impl Transformation {
         }
     }
 
+    /// Whether there may be more bytes after it than before.
+    pub(crate) fn grows(self) -> bool {
+        matches!(
+            self,
+            Self::Base64Encode
+                | Self::HexEncode
+                | Self::Length
+                | Self::Md5
+                | Self::Sha1
+                | Self::UrlEncode
+                | Self::Utf8ToUnicode
+        )
+    }
+
     /// Writes the transformed `input` to `output`, and says whether it differs. If not, `output` holds nothing of use.
     pub fn apply(self, input: &[u8], output: &mut Vec<u8>) -> bool {
         output.clear();

@@ -26,6 +26,8 @@ enum Layer {
     Dmz,
     /// The gateway as a reverse proxy, beside nginx
     Gateway,
+    /// Content rules, beside nginx with ModSecurity
+    Inspect,
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
@@ -33,12 +35,14 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     match args.layer {
         Layer::Dmz => setup::peers(),
         Layer::Gateway => setup::gateway_peers()?,
+        Layer::Inspect => setup::inspect_peers()?,
     }
     let programs = Programs::build()?;
     let mut bench = as_root(programs.get("bench")?)?;
     bench.arg(match args.layer {
         Layer::Dmz => "dmz",
         Layer::Gateway => "gateway",
+        Layer::Inspect => "inspect",
     });
     bench.args(args.json.then_some("--json")).args(&args.args);
     become_program(bench.env(AGENT_VARIABLE, programs.agent()?))

@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod crs;
 mod demo;
+mod fuzz;
 mod process;
 mod programs;
 mod run;
@@ -39,6 +40,8 @@ enum Task {
     Run(run::Args),
     /// Measure, beside the tools that one would use instead
     Bench(bench::Args),
+    /// Feed hostile input to all that reads any, a minute each, or as long as one likes
+    Fuzz(fuzz::Args),
     /// The OWASP Core Rule Set's regression suite, through the gateway
     Crs(crs::Args),
     /// The tests that need a kernel, on other kernels, in emulation: takes half an hour
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Run(args) => run::run(&args),
         Task::Bench(args) => bench::bench(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Crs(args) => crs::crs(&args),
         Task::Vm(args) => vm::vm(&args),
         Task::Ci => ci::ci(),

@@ -3,7 +3,11 @@
 //! Looks at the machine, not at a record of earlier runs. What it cannot install it names at the end, with the commands to
 //! type, and fails.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +19,7 @@ use crate::{
 
 /// A command that the tests, the demo or the bench call.
 pub(crate) struct Tool {
+    /// Or the path of a file.
     command: &'static str,
     /// Debian's name of the package.
     package: &'static str,
@@ -45,6 +50,18 @@ const GATEWAY_PEERS: [Tool; 4] = [
     tool("wrk", "wrk", "clients of HTTP/1.1"),
     tool("h2load", "nghttp2-client", "clients of HTTP/2"),
     tool("taskset", "util-linux", "a CPU for each gateway"),
+];
+
+/// The peer of content rules, and the rules for both.
+const INSPECT_PEERS: [Tool; 4] = [
+    tool("nginx", "nginx", "the server that has ModSecurity, and the upstream of both"),
+    tool(
+        "/usr/lib/nginx/modules/ngx_http_modsecurity_module.so",
+        "libnginx-mod-http-modsecurity",
+        "the engine to compare with",
+    ),
+    tool("/usr/share/modsecurity-crs/owasp-crs.load", "modsecurity-crs", "the rules of both"),
+    tool("taskset", "util-linux", "a CPU for each"),
 ];
 
 /// What other kernels are booted with.
@@ -103,6 +120,13 @@ pub(crate) fn peers() {
 pub(crate) fn gateway_peers() -> Result<()> {
     let mut advice = Advice::default();
     tools(&GATEWAY_PEERS, &mut advice);
+    advice.finish()
+}
+
+/// What the bench of content rules needs.
+pub(crate) fn inspect_peers() -> Result<()> {
+    let mut advice = Advice::default();
+    tools(&INSPECT_PEERS, &mut advice);
     advice.finish()
 }
 
@@ -250,12 +274,17 @@ fn cargo_outside() -> Command {
 }
 
 fn tools(tools: &[Tool], advice: &mut Advice) {
-    let missing: Vec<&Tool> = tools.iter().filter(|tool| find(tool.command).is_none()).collect();
+    // A path is a file that a package brings, and no command.
+    let there = |tool: &Tool| match tool.command.starts_with('/') {
+        true => Path::new(tool.command).is_file(),
+        false => find(tool.command).is_some(),
+    };
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !there(tool)).collect();
     if missing.is_empty() {
         return;
     }
     for tool in &missing {
-        say(format_args!("the command {} is missing: {}", tool.command, tool.used_for));
+        say(format_args!("{} is missing: {}", tool.command, tool.used_for));
     }
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     packages.sort_unstable();

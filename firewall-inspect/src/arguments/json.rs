@@ -10,6 +10,12 @@ use super::{ArgumentError, Limits, Pair};
 const ROOT: &str = "json";
 const EMPTY_KEY: &str = "empty-key";
 
+/// Bytes that all names may take, for each of the document: a long key over many values would be there as often. Lists of short
+/// numbers within a few keys come to 20.
+const NAMES: usize = 32;
+/// And bytes that they may take in any document.
+const FREE_NAMES: usize = 64 << 10;
+
 /// An array or object that is not closed, and how long the name of its own is.
 struct Open {
     /// The index of the next value, of arrays.
@@ -21,7 +27,7 @@ struct Open {
 ///
 /// # Errors
 ///
-/// It is no JSON, no UTF-8, too deep, or holds too many values.
+/// It is no JSON, no UTF-8, too deep, holds too many values, or too long keys over many of them.
 pub fn json<'b>(input: &'b [u8], limits: &Limits) -> Result<Vec<Pair<'b>>, ArgumentError> {
     // Which the parser would take for a part of the text that may be missing.
     if let Err(error) = std::str::from_utf8(input) {
@@ -33,6 +39,7 @@ pub fn json<'b>(input: &'b [u8], limits: &Limits) -> Result<Vec<Pair<'b>>, Argum
     }
     let mut parser = SliceJsonParser::new(input);
     let (mut pairs, mut open, mut name) = (Vec::new(), Vec::<Open>::new(), ROOT.to_owned());
+    let mut names_left = FREE_NAMES + NAMES * input.len();
     loop {
         let event = parser
             .parse_next()
@@ -76,6 +83,7 @@ pub fn json<'b>(input: &'b [u8], limits: &Limits) -> Result<Vec<Pair<'b>>, Argum
         if pairs.len() == limits.count {
             return Err(ArgumentError::TooMany);
         }
+        names_left = names_left.checked_sub(name.len()).ok_or(ArgumentError::LongNames)?;
         pairs.push(Pair { name: Cow::Owned(name.clone().into_bytes()), value });
     }
 }

@@ -5,79 +5,26 @@
 //! ([`Requirement`]): is it long enough, has it the bytes, has it one of the words. A rule that passes is run on it with its
 //! own operator. What is asked is necessary for a match, so nothing is lost; how much it spares, only time tells.
 
+mod grams;
+mod mask;
+mod sieve;
+
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
-
+use self::{
+    mask::{MOST, Mask},
+    sieve::Sieve,
+};
 use super::{
     bits::Bits,
     require::{ByteSet, Requirement},
     rule::{Link, Rule, Select, Source, Target},
 };
 use crate::{
-    operator::{Matcher, Place},
+    injection,
+    operator::Matcher,
     seclang::{Phase, Transformation, Variable},
 };
-
-/// Rules of a filter: 64 for each word. Further ones are run on every value.
-const WORDS: usize = 8;
-pub(crate) const MOST: usize = WORDS * 64;
-/// Lengths from here on are all the same.
-const LENGTHS: usize = 33;
-
-/// A set of a filter's rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mask([u64; WORDS]);
-
-impl Mask {
-    fn insert(&mut self, index: usize) {
-        self.0[index / 64] |= 1 << (index % 64);
-    }
-
-    fn contains(&self, index: usize) -> bool {
-        self.0[index / 64] >> (index % 64) & 1 == 1
-    }
-
-    fn add(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] |= other.0[word];
-        }
-    }
-
-    fn keep(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] &= other.0[word];
-        }
-    }
-
-    fn drop(&mut self, other: &Self) {
-        for word in 0..WORDS {
-            self.0[word] &= !other.0[word];
-        }
-    }
-
-    fn and(mut self, other: &Self) -> Self {
-        self.keep(other);
-        self
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn iter(self) -> impl Iterator<Item = usize> {
-        self.0.into_iter().enumerate().flat_map(|(at, mut word)| {
-            std::iter::from_fn(move || {
-                if word == 0 {
-                    return None;
-                }
-                let bit = word.trailing_zeros() as usize;
-                word &= word - 1;
-                Some(at * 64 + bit)
-            })
-        })
-    }
-}
 
 /// What the filter's values are parts of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,17 +37,11 @@ pub(crate) enum Kind {
 pub(crate) struct Filter {
     /// Of each of the filter's rules, its number in the rule set; ascending.
     rules: Vec<u32>,
-    words: Option<AhoCorasick>,
-    /// Of each word, those that look for it.
-    seekers: Vec<Vec<u16>>,
-    /// Those that look for a word.
-    seeking: Mask,
-    /// Those that are content with so many bytes.
-    by_length: Box<[Mask; LENGTHS]>,
-    /// Bytes, and those that need one of them, of those that look for no word.
-    sets: Vec<(ByteSet, Mask)>,
-    /// Of each rule, the bytes that it needs.
-    needs: Vec<Vec<ByteSet>>,
+    /// The first that takes a value speaks for it; the last takes all.
+    sieves: Vec<Sieve>,
+    /// Those that look for SQL, and for markup.
+    sqli: Mask,
+    xss: Mask,
     plans: Vec<Plans>,
 }
 
@@ -110,6 +51,8 @@ struct Plans {
     any: Plan,
     /// By the member's name, in lower case; what is looked for in any is part of it.
     named: HashMap<Box<[u8]>, Plan>,
+    /// How long these names are; 63 is that, or longer.
+    lengths: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,12 +64,19 @@ struct Plan {
     all: Mask,
 }
 
+/// A transformation of what the parent made. All that is made of it comes right behind it.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     parent: u16,
     transformation: Transformation,
     triggers: ByteSet,
     rules: Mask,
+    /// Of it and all that is made of it: the node behind them, what triggers one, their rules, and whether one may make more
+    /// bytes than it gets.
+    end: u16,
+    any_triggers: ByteSet,
+    any_rules: Mask,
+    grows: bool,
 }
 
 /// Bytes: of the values as they came, or of what transformations made of them.
@@ -169,74 +119,36 @@ struct Outcome {
 
 impl Filter {
     pub(crate) fn build(kind: Kind, rules: &[Rule], idle: &Bits) -> Self {
+        let chosen = rules.iter().enumerate().filter(|(index, rule)| !idle.contains(*index) && speaks_for(kind, rule));
+        let chosen: Vec<(usize, &Link)> = chosen.map(|(index, rule)| (index, &rule.links[0])).take(MOST).collect();
+        let matchers: Vec<&Matcher> = chosen.iter().map(|(_, link)| &link.matcher).collect();
         let mut filter = Self {
-            rules: Vec::new(),
-            words: None,
-            seekers: Vec::new(),
-            seeking: Mask::default(),
-            by_length: Box::new([Mask::default(); LENGTHS]),
-            sets: Vec::new(),
-            needs: Vec::new(),
+            rules: chosen.iter().map(|(index, _)| *index as u32).collect(),
+            sieves: alphabets().map(|alphabet| Sieve::build(alphabet, &matchers)).into(),
+            sqli: Mask::default(),
+            xss: Mask::default(),
             plans: std::iter::repeat_with(Plans::default).take(Source::COUNT).collect(),
         };
-        let mut words: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut sets: HashMap<ByteSet, Mask> = HashMap::new();
-        let mut chosen: Vec<(usize, &Link, Requirement)> = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
-            if !idle.contains(index)
-                && chosen.len() < MOST
-                && let Some(requirement) = speaks_for(kind, rule)
-            {
-                chosen.push((index, &rule.links[0], requirement));
+        for (number, matcher) in matchers.iter().enumerate() {
+            match matcher {
+                Matcher::Sqli => filter.sqli.insert(number),
+                Matcher::Xss => filter.xss.insert(number),
+                _ => {}
             }
         }
-        for (number, (index, _, requirement)) in chosen.iter().enumerate() {
-            filter.rules.push(*index as u32);
-            for (length, mask) in filter.by_length.iter_mut().enumerate() {
-                if length >= requirement.length.min(LENGTHS - 1) {
-                    mask.insert(number);
-                }
-            }
-            filter.needs.push(requirement.sets.clone());
-            if requirement.words.is_none() {
-                for set in &requirement.sets {
-                    sets.entry(*set).or_default().insert(number);
-                }
-            }
-            if let Some(wanted) = &requirement.words {
-                filter.seeking.insert(number);
-                for word in wanted {
-                    let next = words.len();
-                    let at = *words.entry(word.clone()).or_insert(next);
-                    filter.seekers.resize(filter.seekers.len().max(at + 1), Vec::new());
-                    filter.seekers[at].push(number as u16);
-                }
-            }
-        }
-        filter.sets = sets.into_iter().collect();
-        filter.sets.sort_by_key(|(set, _)| *set);
         filter.plan(&chosen);
-        let mut by_number: Vec<_> = words.into_iter().collect();
-        by_number.sort_by_key(|(_, number)| *number);
-        if !by_number.is_empty() {
-            let words = by_number.into_iter().map(|(word, _)| word);
-            // Words that are too many for it are no reason to let anything pass: then nothing is sieved by words.
-            filter.words = AhoCorasickBuilder::new()
-                .ascii_case_insensitive(true)
-                .kind(Some(AhoCorasickKind::ContiguousNFA))
-                .build(words)
-                .ok();
-            if filter.words.is_none() {
-                filter.seeking = Mask::default();
-            }
+        for plans in &mut filter.plans {
+            plans.any.settle();
+            plans.named.values_mut().for_each(Plan::settle);
+            plans.lengths = plans.named.keys().fold(0, |lengths, name| lengths | 1 << name.len().min(63));
         }
         filter
     }
 
-    fn plan(&mut self, chosen: &[(usize, &Link, Requirement)]) {
+    fn plan(&mut self, chosen: &[(usize, &Link)]) {
         // First what concerns all members of a source, which the plans for single members begin with.
         for named in [false, true] {
-            for (number, (_, link, _)) in chosen.iter().enumerate() {
+            for (number, (_, link)) in chosen.iter().enumerate() {
                 for target in &link.targets {
                     for source in target.sources.iter() {
                         let plans = &mut self.plans[source.index()];
@@ -272,7 +184,7 @@ impl Filter {
         found: &mut Found,
     ) {
         let plans = &self.plans[source.index()];
-        let plan = if plans.named.is_empty() { &plans.any } else { plans.of(name) };
+        let plan = plans.of(name);
         if plan.nodes.is_empty() {
             return;
         }
@@ -286,13 +198,22 @@ impl Filter {
         let mut outcomes = std::mem::take(&mut found.outcomes);
         let mut outcome_of = std::mem::take(&mut found.outcome_of);
         outcomes.clear();
-        outcome_of.clear();
         outcomes.push(Outcome { bytes, set, rules: plan.nodes[0].rules });
-        outcome_of.push(0);
-        for node in &plan.nodes[1..] {
-            let parent = outcome_of[usize::from(node.parent)];
-            let before = outcomes[usize::from(parent)];
-            let mut outcome = parent;
+        outcome_of.clear();
+        outcome_of.resize(plan.nodes.len(), 0);
+        let mut at = 1;
+        while let Some(node) = plan.nodes.get(at) {
+            let mut outcome = outcome_of[usize::from(node.parent)];
+            let before = &mut outcomes[usize::from(outcome)];
+            if !node.any_triggers.meets(&before.set) {
+                before.rules.add(&node.any_rules);
+                at = usize::from(node.end);
+                continue;
+            }
+            if !self.is_worth(node, before.bytes.len()) {
+                at = usize::from(node.end);
+                continue;
+            }
             if node.triggers.meets(&before.set) {
                 let mut buffer = std::mem::take(&mut found.buffer);
                 if node.transformation.apply(before.bytes.of(values, &found.made), &mut buffer) {
@@ -308,8 +229,9 @@ impl Filter {
                 }
                 found.buffer = buffer;
             }
-            outcome_of.push(outcome);
+            outcome_of[at] = outcome;
             outcomes[usize::from(outcome)].rules.add(&node.rules);
+            at += 1;
         }
         let made = std::mem::take(&mut found.made);
         for outcome in &outcomes {
@@ -320,31 +242,24 @@ impl Filter {
         found.outcome_of = outcome_of;
     }
 
+    /// Whether so many bytes, and all that a node makes of them, are enough for one of its rules.
+    fn is_worth(&self, node: &Node, length: usize) -> bool {
+        let made = match node.transformation {
+            Transformation::Base64Decode | Transformation::Base64DecodeExt => length / 4 * 3 + 2,
+            _ => length,
+        };
+        node.grows || self.sieves.last().is_none_or(|sieve| sieve.has_length(made, &node.any_rules))
+    }
+
     fn sieve(&self, value: &[u8], set: &ByteSet, rules: Mask, entry: u32, bytes: Bytes, found: &mut Found) {
-        let mut rules = rules.and(&self.by_length[value.len().min(LENGTHS - 1)]);
-        if rules.is_empty() {
-            return;
-        }
-        for (needed, who) in &self.sets {
-            if !needed.meets(set) {
-                rules.drop(who);
-            }
-        }
-        let mut might = rules;
-        might.drop(&self.seeking);
-        let seeking = rules.and(&self.seeking);
+        let Some(sieve) = self.sieves.iter().find(|sieve| sieve.takes(set)) else { return };
         found.scanned += value.len() as u64;
-        if !seeking.is_empty()
-            && let Some(words) = &self.words
-        {
-            for word in words.find_overlapping_iter(value) {
-                for number in &self.seekers[word.pattern().as_usize()] {
-                    let number = usize::from(*number);
-                    if seeking.contains(number) && self.needs[number].iter().all(|needed| needed.meets(set)) {
-                        might.insert(number);
-                    }
-                }
-            }
+        let mut might = sieve.might(value, set, rules);
+        if !might.and(&self.sqli).is_empty() && !injection::sqli_possible(value) {
+            might.drop(&self.sqli);
+        }
+        if !might.and(&self.xss).is_empty() && !injection::xss_possible(value) {
+            might.drop(&self.xss);
         }
         for number in might.iter() {
             found.hits.push(Hit { rule: self.rules[number], entry, bytes });
@@ -353,6 +268,10 @@ impl Filter {
 }
 
 impl Bytes {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     pub(crate) fn of<'b>(self, values: &'b [u8], made: &'b [u8]) -> &'b [u8] {
         let from = if self.transformed { made } else { values };
         &from[self.start as usize..self.end as usize]
@@ -361,6 +280,9 @@ impl Bytes {
 
 impl Plans {
     fn of(&self, name: &[u8]) -> &Plan {
+        if self.lengths >> name.len().min(63) & 1 == 0 {
+            return &self.any;
+        }
         let mut lower = [0; 64];
         let plan = match lower.get_mut(..name.len()) {
             Some(lower) => {
@@ -374,11 +296,52 @@ impl Plans {
     }
 }
 
+impl Node {
+    fn new(parent: u16, transformation: Transformation, triggers: ByteSet) -> Self {
+        Self {
+            parent,
+            transformation,
+            triggers,
+            rules: Mask::default(),
+            end: 0,
+            any_triggers: triggers,
+            any_rules: Mask::default(),
+            grows: transformation.grows(),
+        }
+    }
+}
+
 impl Plan {
+    /// Puts every node before those that are made of it, with nothing else in between.
+    fn settle(&mut self) {
+        let before = std::mem::take(&mut self.nodes);
+        if let Some(root) = before.first() {
+            self.nodes.push(*root);
+            self.settle_below(&before, 0, 0);
+        }
+    }
+
+    /// What is made of a node, by its place in `before` and here.
+    fn settle_below(&mut self, before: &[Node], old: u16, new: u16) {
+        for (number, node) in before.iter().enumerate().skip(1).filter(|(_, node)| node.parent == old) {
+            let at = self.nodes.len();
+            self.nodes.push(Node { parent: new, any_rules: node.rules, ..*node });
+            self.settle_below(before, number as u16, at as u16);
+            let below = self.nodes[at + 1..].to_vec();
+            let node = &mut self.nodes[at];
+            node.end = (at + 1 + below.len()) as u16;
+            for other in below {
+                node.any_triggers = node.any_triggers.union(&other.triggers);
+                node.any_rules.add(&other.rules);
+                node.grows |= other.grows;
+            }
+        }
+    }
+
     fn add(&mut self, link: &Link, number: usize) {
         if self.nodes.is_empty() {
             let transformation = Transformation::Lowercase;
-            self.nodes.push(Node { parent: 0, transformation, triggers: ByteSet::default(), rules: Mask::default() });
+            self.nodes.push(Node::new(0, transformation, ByteSet::default()));
         }
         let mut at = 0;
         if link.multi_match {
@@ -390,8 +353,7 @@ impl Plan {
             at = match known {
                 Some(position) => position as u16 + 1,
                 None => {
-                    let (transformation, triggers) = (*transformation, transformation.triggers());
-                    self.nodes.push(Node { parent: at, transformation, triggers, rules: Mask::default() });
+                    self.nodes.push(Node::new(at, *transformation, transformation.triggers()));
                     self.nodes.len() as u16 - 1
                 }
             };
@@ -405,8 +367,15 @@ impl Plan {
     }
 }
 
-/// What a rule needs of a value, if the filter may speak for it.
-fn speaks_for(kind: Kind, rule: &Rule) -> Option<Requirement> {
+/// The bytes that each sieve's values consist of: words and numbers, and all.
+fn alphabets() -> [ByteSet; 2] {
+    let mut plain = ByteSet::of(b" ._-");
+    (0..=127_u8).filter(u8::is_ascii_alphanumeric).for_each(|byte| plain.insert(byte));
+    [plain, ByteSet::ALL]
+}
+
+/// Whether the filter may speak for a rule.
+fn speaks_for(kind: Kind, rule: &Rule) -> bool {
     let phases = match kind {
         Kind::Request => [Phase::RequestHeaders, Phase::RequestBody],
         Kind::Response => [Phase::ResponseHeaders, Phase::ResponseBody],
@@ -414,9 +383,9 @@ fn speaks_for(kind: Kind, rule: &Rule) -> Option<Requirement> {
     let link = &rule.links[0];
     let kept = |target: &Target| !target.count && !target.sources.is_none() && kind_of(target.variable) == kind;
     if !phases.contains(&rule.phase) || link.negated || link.targets.is_empty() || !link.targets.iter().all(kept) {
-        return None;
+        return false;
     }
-    requirement(&link.matcher).filter(Requirement::is_something)
+    Requirement::of(&link.matcher, &ByteSet::ALL).is_some_and(|requirement| requirement.is_something())
 }
 
 fn kind_of(variable: Variable) -> Kind {
@@ -431,27 +400,5 @@ fn kind_of(variable: Variable) -> Kind {
         | Variable::OutboundDataError
         | Variable::StatusLine => Kind::Response,
         _ => Kind::Request,
-    }
-}
-
-fn requirement(matcher: &Matcher) -> Option<Requirement> {
-    match matcher {
-        Matcher::Regex(expression) => Some(Requirement::expression(&expression.hir)),
-        Matcher::Words(words) => Some(Requirement::words(words.words.iter().cloned())),
-        Matcher::Literal(place, finder) if *place != Place::Within && !finder.needle().is_empty() => {
-            Some(Requirement::words([finder.needle().to_vec()]))
-        }
-        Matcher::ByteRange(allowed) => {
-            let allowed = (0..=255_u8).filter(|byte| allowed[usize::from(*byte)]);
-            Some(Requirement::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement()))
-        }
-        Matcher::Sqli => {
-            let words = (0..=255_u8).filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-            Some(Requirement::set(ByteSet::of(&words.collect::<Vec<_>>()).complement()))
-        }
-        Matcher::Xss => Some(Requirement::set(ByteSet::of(b"<="))),
-        Matcher::UrlEncoding => Some(Requirement::set(ByteSet::of(b"%"))),
-        Matcher::Utf8Encoding => Some(Requirement::set(ByteSet([0, 0, u64::MAX, u64::MAX]))),
-        _ => None,
     }
 }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+
+use crate::operator::{Matcher, Place};
 
 /// Strings that a node of an expression may stand for, at most; beyond, it may stand for anything.
 const EXACT: usize = 48;
@@ -37,6 +39,17 @@ impl ByteSet {
 
     pub(crate) fn meets(&self, other: &Self) -> bool {
         (0..4).any(|word| self.0[word] & other.0[word] != 0)
+    }
+
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        (0..4).all(|word| self.0[word] & !other.0[word] == 0)
+    }
+
+    fn both(mut self, other: &Self) -> Self {
+        for word in 0..4 {
+            self.0[word] &= other.0[word];
+        }
+        self
     }
 
     pub(crate) fn union(mut self, other: &Self) -> Self {
@@ -114,10 +127,108 @@ impl Requirement {
         }
     }
 
+    /// What an operator needs to find something in a value of these bytes; `None` if it never does.
+    pub(crate) fn of(matcher: &Matcher, alphabet: &ByteSet) -> Option<Self> {
+        let requirement = match matcher {
+            Matcher::Regex(expression) => Self::expression(&restrict(&expression.hir, alphabet)?),
+            Matcher::Words(words) => {
+                let mut words = words.words.iter().filter(|word| is_possible(word, alphabet)).peekable();
+                words.peek()?;
+                Self::words(words.cloned())
+            }
+            Matcher::Literal(place, finder) if *place != Place::Within && !finder.needle().is_empty() => {
+                if !is_possible(finder.needle(), alphabet) {
+                    return None;
+                }
+                Self::words([finder.needle().to_vec()])
+            }
+            Matcher::ByteRange(allowed) => {
+                let allowed = (0..=255_u8).filter(|byte| allowed[usize::from(*byte)]);
+                Self::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement())
+            }
+            Matcher::Sqli => {
+                let words = (0..=255_u8).filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+                Self::set(ByteSet::of(&words.collect::<Vec<_>>()).complement())
+            }
+            Matcher::Xss => Self::set(ByteSet::of(b"<=")),
+            Matcher::UrlEncoding => Self::set(ByteSet::of(b"%")),
+            Matcher::Utf8Encoding => Self::set(ByteSet([0, 0, u64::MAX, u64::MAX])),
+            _ => Self::default(),
+        };
+        requirement.sets.iter().all(|set| set.meets(alphabet)).then_some(requirement)
+    }
+
     /// Whether it tells values apart at all.
     pub(crate) fn is_something(&self) -> bool {
         self.words.is_some() || !self.sets.is_empty() || self.length > 2
     }
+}
+
+/// Whether a word, in any case, may be in a value of these bytes.
+fn is_possible(word: &[u8], alphabet: &ByteSet) -> bool {
+    word.iter().all(|byte| {
+        let mut folded = ByteSet::default();
+        insert_folded(&mut folded, *byte);
+        folded.meets(alphabet)
+    })
+}
+
+/// The expression as far as it matches within a value of these bytes; `None` if it does not.
+fn restrict(hir: &Hir, alphabet: &ByteSet) -> Option<Hir> {
+    Some(match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => hir.clone(),
+        HirKind::Literal(literal) => {
+            return literal.0.iter().all(|byte| alphabet.meets(&ByteSet::of(&[*byte]))).then(|| hir.clone());
+        }
+        HirKind::Class(class) => {
+            // What is not of bytes stays whole: that only lets more through.
+            let Some(set) = bytes_of(class) else { return Some(hir.clone()) };
+            let set = set.both(alphabet);
+            if set == ByteSet::default() {
+                return None;
+            }
+            let members = (0..=255_u8).filter(|byte| set.meets(&ByteSet::of(&[*byte])));
+            Hir::class(Class::Bytes(ClassBytes::new(members.map(|byte| ClassBytesRange::new(byte, byte)))))
+        }
+        HirKind::Repetition(repetition) => match restrict(&repetition.sub, alphabet) {
+            Some(sub) => Hir::repetition(Repetition { sub: Box::new(sub), ..repetition.clone() }),
+            None if repetition.min == 0 => Hir::empty(),
+            None => return None,
+        },
+        HirKind::Capture(capture) => return restrict(&capture.sub, alphabet),
+        HirKind::Concat(parts) => {
+            Hir::concat(parts.iter().map(|part| restrict(part, alphabet)).collect::<Option<_>>()?)
+        }
+        HirKind::Alternation(branches) => {
+            let branches: Vec<Hir> = branches.iter().filter_map(|branch| restrict(branch, alphabet)).collect();
+            if branches.is_empty() {
+                return None;
+            }
+            Hir::alternation(branches)
+        }
+    })
+}
+
+/// The bytes of a class; `None` if they are not all there is to it.
+fn bytes_of(class: &Class) -> Option<ByteSet> {
+    let mut set = ByteSet::default();
+    match class {
+        Class::Bytes(class) => {
+            for range in class.iter() {
+                (range.start()..=range.end()).for_each(|byte| set.insert(byte));
+            }
+        }
+        // With Unicode off, what is one is ASCII.
+        Class::Unicode(class) => {
+            for range in class.iter() {
+                match (u8::try_from(range.start()), u8::try_from(range.end())) {
+                    (Ok(start), Ok(end)) if end < 0x80 => (start..=end).for_each(|byte| set.insert(byte)),
+                    _ => return None,
+                }
+            }
+        }
+    }
+    Some(set)
 }
 
 fn insert_folded(set: &mut ByteSet, byte: u8) {
@@ -159,23 +270,7 @@ impl Needs {
     }
 
     fn class(class: &Class) -> Self {
-        let mut set = ByteSet::default();
-        match class {
-            Class::Bytes(class) => {
-                for range in class.iter() {
-                    (range.start()..=range.end()).for_each(|byte| set.insert(byte));
-                }
-            }
-            // With Unicode off, what is one is ASCII.
-            Class::Unicode(class) => {
-                for range in class.iter() {
-                    match (u8::try_from(range.start()), u8::try_from(range.end())) {
-                        (Ok(start), Ok(end)) if end < 0x80 => (start..=end).for_each(|byte| set.insert(byte)),
-                        _ => return Self::nothing(),
-                    }
-                }
-            }
-        }
+        let Some(set) = bytes_of(class) else { return Self::nothing() };
         let members = (0..=255_u8).filter(|byte| set.meets(&ByteSet::of(&[*byte])));
         let folded: BTreeSet<Vec<u8>> = members.map(|byte| vec![byte.to_ascii_lowercase()]).collect();
         let sets = vec![set];

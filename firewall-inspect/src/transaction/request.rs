@@ -59,7 +59,10 @@ impl Transaction {
             // As sent: it may be one that goes no further.
             Version::Http10 | Version::Http11 => {
                 let behind = &head.raw[head.raw_target.range().end..];
-                behind.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().trim_ascii()
+                match behind.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().trim_ascii() {
+                    b"" => b"HTTP/0.9",
+                    protocol => protocol,
+                }
             }
         };
         let (path, query) = match memchr::memchr(b'?', target) {
@@ -141,8 +144,9 @@ impl Transaction {
             Some(BodyProcessor::Multipart) => problem = self.multipart(body),
             None => {}
         }
-        let seen = self.state.processor == Some(BodyProcessor::UrlEncoded) || self.state.force_body;
-        if seen && self.state.processor != Some(BodyProcessor::Xml) {
+        // What forms with files and XML hold is there piece by piece; the whole of it would be judged for what no reader makes of it.
+        if !matches!(self.state.processor, Some(BodyProcessor::Multipart | BodyProcessor::Xml)) || self.state.force_body
+        {
             self.store.put_one(Variable::RequestBody, body);
         }
         let error: &[u8] = if problem.is_some() { b"1" } else { b"0" };
@@ -173,15 +177,19 @@ impl BodyProblem {
 fn processor(content_type: &[u8]) -> Option<BodyProcessor> {
     let end = content_type.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t' | b','));
     let media = content_type[..end.unwrap_or(content_type.len())].to_ascii_lowercase();
-    Some(match &media[..] {
-        b"application/x-www-form-urlencoded" => BodyProcessor::UrlEncoded,
-        b"multipart/form-data" => BodyProcessor::Multipart,
-        b"application/json" | b"text/json" => BodyProcessor::Json,
-        b"application/xml" | b"text/xml" => BodyProcessor::Xml,
-        other if other.ends_with(b"+json") => BodyProcessor::Json,
-        other if other.ends_with(b"+xml") => BodyProcessor::Xml,
-        _ => return None,
-    })
+    // As ModSecurity's recommended rules have it, and for more types of XML and JSON than those: what begins with a name counts.
+    let is_one_of = |names: &[&str]| names.iter().any(|name| media.starts_with(name.as_bytes()));
+    if is_one_of(&["application/x-www-form-urlencoded"]) {
+        Some(BodyProcessor::UrlEncoded)
+    } else if is_one_of(&["multipart/form-data"]) {
+        Some(BodyProcessor::Multipart)
+    } else if is_one_of(&["application/json", "text/json"]) || media.ends_with(b"+json") {
+        Some(BodyProcessor::Json)
+    } else if is_one_of(&["application/xml", "text/xml"]) || media.ends_with(b"+xml") {
+        Some(BodyProcessor::Xml)
+    } else {
+        None
+    }
 }
 
 /// With every `%` and its two digits as the byte that they mean; whatever else stays.
@@ -218,6 +226,8 @@ fn without_host(target: &[u8]) -> &[u8] {
 
 /// Parts of a form, elements of XML and the like, at most, beside what the rule set says of arguments.
 const NODES: usize = 100_000;
+/// Elements of XML within one another, as libxml2 has it.
+const XML_DEPTH: usize = 256;
 /// What a variable holds of a file: its part, and its name as the client gave it.
 type OfFile = fn(&multipart::Part<'_>, &[u8]) -> Vec<u8>;
 
@@ -226,7 +236,7 @@ const PART_HEADERS: usize = 16 << 10;
 
 impl Transaction {
     fn xml(&mut self, body: &[u8]) -> Option<BodyProblem> {
-        let limits = xml::Limits { depth: self.rules.settings.json_depth, nodes: NODES };
+        let limits = xml::Limits { depth: XML_DEPTH, nodes: NODES };
         match xml::read(body, &limits) {
             Ok(document) => {
                 if !document.text.is_empty() {
@@ -246,27 +256,31 @@ impl Transaction {
         let content_type =
             self.store.first(Variable::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
         let (form, result) = multipart::read(&content_type, body, &limits);
-        let files = || form.parts.iter().filter_map(|part| part.filename.as_ref().map(|filename| (part, filename)));
+        let named = || form.parts.iter().filter_map(|part| part.filename.as_ref().map(|filename| (part, filename)));
+        let files = || named().filter(|(part, _)| part.is_file());
         let pairs: Vec<Pair<'_>> = form
             .parts
             .iter()
-            .filter(|part| part.filename.is_none())
+            .filter(|part| !part.is_file())
             .map(|part| Pair { name: Cow::Borrowed(&part.name), value: Cow::Borrowed(part.content) })
             .collect();
         self.arguments(&pairs);
         let store = &mut self.store;
-        for part in &form.parts {
-            for header in &part.headers {
-                store.put(Source::of(Variable::MultipartPartHeaders), &part.name, header);
-            }
+        let headers = form.parts.iter().flat_map(|part| part.headers.iter().map(|header| (&part.name[..], header)));
+        for (name, header) in headers.chain(form.unread.iter().map(|header| (&b""[..], header))) {
+            store.put(Source::of(Variable::MultipartPartHeaders), name, header);
         }
-        let each: [(Variable, OfFile); 6] = [
+        for part in &form.parts {
+            store.put(Source::of(Variable::MultipartName), &part.name, &part.name);
+        }
+        for (part, filename) in named() {
+            store.put(Source::of(Variable::MultipartFilename), &part.name, filename);
+        }
+        let each: [(Variable, OfFile); 4] = [
             (Variable::Files, |_, filename| filename.to_vec()),
             (Variable::FilesNames, |part, _| part.name.clone()),
             (Variable::FilesSizes, |part, _| part.content.len().to_string().into_bytes()),
             (Variable::FilesTmpContent, |part, _| part.content.to_vec()),
-            (Variable::MultipartFilename, |_, filename| filename.to_vec()),
-            (Variable::MultipartName, |part, _| part.name.clone()),
         ];
         for (variable, value) in each {
             for (part, filename) in files() {
@@ -275,10 +289,26 @@ impl Transaction {
         }
         let size: usize = files().map(|(part, _)| part.content.len()).sum();
         store.put_one(Variable::FilesCombinedSize, size.to_string().as_bytes());
-        let flag = |is: bool| if is { b"1" } else { b"0" };
-        store.put_one(Variable::MultipartStrictError, flag(form.flags.is_strict_error() || result.is_err()));
-        store.put_one(Variable::MultipartCrlfLfLines, flag(form.flags.crlf_lf_lines));
-        store.put_one(Variable::MultipartUnmatchedBoundary, flag(form.unmatched_boundary));
-        result.err().map(|error| BodyProblem { limit: error.limit, message: error.message })
+        let (flags, error) = (form.flags, result.err());
+        let limit = error.as_ref().is_some_and(|error| error.limit);
+        for (variable, flag) in [
+            (Variable::MultipartStrictError, flags.is_strict_error() || error.is_some()),
+            (Variable::MultipartBoundaryQuoted, flags.boundary_quoted),
+            (Variable::MultipartBoundaryWhitespace, flags.boundary_whitespace),
+            (Variable::MultipartDataBefore, flags.data_before),
+            (Variable::MultipartDataAfter, flags.data_after),
+            (Variable::MultipartHeaderFolding, flags.header_folding),
+            (Variable::MultipartInvalidHeaderFolding, flags.invalid_header_folding),
+            (Variable::MultipartInvalidPart, flags.invalid_part),
+            (Variable::MultipartInvalidQuoting, flags.invalid_quoting),
+            (Variable::MultipartLfLine, flags.lf_line),
+            (Variable::MultipartCrlfLfLines, flags.crlf_lf_lines),
+            (Variable::MultipartMissingSemicolon, flags.missing_semicolon),
+            (Variable::MultipartFileLimitExceeded, limit),
+        ] {
+            store.put_one(variable, if flag { b"1" } else { b"0" });
+        }
+        store.put_one(Variable::MultipartUnmatchedBoundary, flags.unmatched().to_string().as_bytes());
+        error.map(|error| BodyProblem { limit: error.limit, message: error.message })
     }
 }

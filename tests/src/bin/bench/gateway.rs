@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use tests::netns::World;
 
+pub(crate) use self::sides::{Cpus, Nginx};
 use self::{
     load::{Client, Sample},
     sides::Sides,

@@ -3,7 +3,10 @@
 
 mod dmz;
 mod gateway;
+mod inspect;
 mod peer;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -30,11 +33,23 @@ enum Bench {
         /// These cases alone
         cases: Vec<String>,
     },
+    /// Microseconds that content rules take for a request, beside nginx with ModSecurity
+    Inspect {
+        /// Print JSON to standard output, and nothing else there
+        #[arg(long)]
+        json: bool,
+        /// The folder of CRS 4, with its set-up example and `rules` in it
+        #[arg(long, value_name = "DIRECTORY")]
+        crs: Option<PathBuf>,
+        /// These cases alone
+        cases: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Dmz { json } => dmz::run(json),
         Bench::Gateway { json, cases } => gateway::run(json, &cases),
+        Bench::Inspect { json, crs, cases } => inspect::run(json, crs.as_deref(), &cases),
     }
 }

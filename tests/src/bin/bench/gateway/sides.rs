@@ -52,14 +52,14 @@ pub(crate) struct Sides {
 
 /// Who runs where, as lists that `taskset` takes.
 pub(crate) struct Cpus {
-    gateway: String,
+    pub(crate) gateway: String,
     pub(crate) rest: String,
     /// CPUs of the rest.
     pub(crate) clients: usize,
 }
 
 impl Cpus {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         match std::thread::available_parallelism().map_or(1, usize::from) {
             1 => Self { gateway: "0".into(), rest: "0".into(), clients: 1 },
             count => Self { gateway: "0".into(), rest: format!("1-{}", count - 1), clients: count - 1 },
@@ -196,12 +196,18 @@ impl Side {
 }
 
 /// A server that ends with this.
-struct Nginx {
+pub(crate) struct Nginx {
     master: Child,
 }
 
 impl Nginx {
-    fn start(namespace: &Namespace, directory: &Path, config: &str, cpus: &str, address: &str) -> Result<Self> {
+    pub(crate) fn start(
+        namespace: &Namespace,
+        directory: &Path,
+        config: &str,
+        cpus: &str,
+        address: &str,
+    ) -> Result<Self> {
         let mut command = namespace.command("taskset");
         command.args(["-c", cpus, "nginx", "-e", "stderr", "-p"]).arg(directory).arg("-c").arg(directory.join(config));
         let master = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("nginx (Debian: nginx)")?;
@@ -219,7 +225,7 @@ impl Nginx {
     }
 
     /// The process that does the work.
-    fn worker(&self) -> Result<u32> {
+    pub(crate) fn worker(&self) -> Result<u32> {
         let pid = self.master.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         Ok(children.split_whitespace().next().context("nginx has no worker")?.parse()?)

@@ -1,0 +1,135 @@
+//! Which rules a value gets through to, of those whose values consist of certain bytes.
+//!
+//! What a rule needs of such values may be more than it needs of any: an expression that takes quotes in between is a plain
+//! word where there are no quotes, and one that begins with `<` finds nothing.
+
+use std::collections::HashMap;
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
+
+use super::{
+    super::require::{ByteSet, Requirement},
+    grams::Grams,
+    mask::Mask,
+};
+use crate::operator::Matcher;
+
+/// Lengths from here on are all the same.
+const LENGTHS: usize = 33;
+
+#[derive(Debug)]
+pub(super) struct Sieve {
+    alphabet: ByteSet,
+    words: Option<AhoCorasick>,
+    grams: Grams,
+    /// Of each word, those that look for it.
+    seekers: Vec<Vec<u16>>,
+    /// Those that look for a word.
+    seeking: Mask,
+    /// Those that are content with so many bytes.
+    by_length: Box<[Mask; LENGTHS]>,
+    /// Bytes, and those that need one of them, of those that look for no word.
+    sets: Vec<(ByteSet, Mask)>,
+    /// Of each rule, the bytes that it needs.
+    needs: Vec<Vec<ByteSet>>,
+}
+
+impl Sieve {
+    /// For rules with these operators, in the order of their numbers.
+    pub(super) fn build(alphabet: ByteSet, matchers: &[&Matcher]) -> Self {
+        let mut sieve = Self {
+            alphabet,
+            words: None,
+            grams: Grams::default(),
+            seekers: Vec::new(),
+            seeking: Mask::default(),
+            by_length: Box::new([Mask::default(); LENGTHS]),
+            sets: Vec::new(),
+            needs: Vec::new(),
+        };
+        let mut words: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut sets: HashMap<ByteSet, Mask> = HashMap::new();
+        for (number, matcher) in matchers.iter().enumerate() {
+            let Some(requirement) = Requirement::of(matcher, &alphabet) else {
+                sieve.needs.push(Vec::new());
+                continue;
+            };
+            for (length, mask) in sieve.by_length.iter_mut().enumerate() {
+                if length >= requirement.length.min(LENGTHS - 1) {
+                    mask.insert(number);
+                }
+            }
+            if let Some(wanted) = &requirement.words {
+                sieve.seeking.insert(number);
+                for word in wanted {
+                    let next = words.len();
+                    let at = *words.entry(word.clone()).or_insert(next);
+                    sieve.seekers.resize(sieve.seekers.len().max(at + 1), Vec::new());
+                    sieve.seekers[at].push(number as u16);
+                }
+            } else {
+                for set in &requirement.sets {
+                    sets.entry(*set).or_default().insert(number);
+                }
+            }
+            sieve.needs.push(requirement.sets);
+        }
+        sieve.sets = sets.into_iter().collect();
+        sieve.sets.sort_by_key(|(set, _)| *set);
+        let mut by_number: Vec<_> = words.into_iter().collect();
+        by_number.sort_by_key(|(_, number)| *number);
+        if !by_number.is_empty() {
+            by_number.iter().for_each(|(word, _)| sieve.grams.insert(word));
+            let words = by_number.into_iter().map(|(word, _)| word);
+            // Words that are too many for it are no reason to let anything pass: then nothing is sieved by words.
+            sieve.words = AhoCorasickBuilder::new()
+                .ascii_case_insensitive(true)
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
+                .build(words)
+                .ok();
+            if sieve.words.is_none() {
+                sieve.seeking = Mask::default();
+            }
+        }
+        sieve
+    }
+
+    /// Whether it speaks for values of these bytes.
+    pub(super) fn takes(&self, set: &ByteSet) -> bool {
+        set.is_within(&self.alphabet)
+    }
+
+    /// Whether one of `rules` is content with so many bytes.
+    pub(super) fn has_length(&self, length: usize, rules: &Mask) -> bool {
+        !rules.and(&self.by_length[length.min(LENGTHS - 1)]).is_empty()
+    }
+
+    /// Those of `rules` that might match.
+    pub(super) fn might(&self, value: &[u8], set: &ByteSet, rules: Mask) -> Mask {
+        let rules = rules.and(&self.by_length[value.len().min(LENGTHS - 1)]);
+        let mut might = rules;
+        might.drop(&self.seeking);
+        if !might.is_empty() {
+            for (needed, who) in &self.sets {
+                if !needed.meets(set) {
+                    might.drop(who);
+                }
+            }
+        }
+        let seeking = rules.and(&self.seeking);
+        if !seeking.is_empty()
+            && let Some(words) = &self.words
+            && self.grams.might(value)
+        {
+            for word in words.find_overlapping_iter(value) {
+                for number in &self.seekers[word.pattern().as_usize()] {
+                    let number = usize::from(*number);
+                    if seeking.contains(number) && self.needs[number].iter().all(|needed| needed.meets(set)) {
+                        might.insert(number);
+                    }
+                }
+            }
+        }
+        might
+    }
+}
