@@ -134,7 +134,7 @@ pub(crate) fn all(crs: &Path) -> Vec<Target> {
                     return Err(format!("{content} bytes in parts of {}", input.len()));
                 }
                 let what = body_error(&result);
-                Ok(of(&(what, log(form.parts.len()), form.flags.is_strict_error(), form.unmatched_boundary)))
+                Ok(of(&(what, log(form.parts.len()), form.flags.is_strict_error(), form.flags.unmatched_boundary)))
             }),
         },
         Target {
