@@ -29,6 +29,8 @@ struct Report {
     stages: usize,
     /// Refused by a rule.
     blocked: usize,
+    /// Refused by the gateway itself, before rules could.
+    refused: usize,
     benign: Benign,
 }
 
@@ -41,13 +43,14 @@ struct Benign {
 /// Whether all good requests passed.
 pub(crate) fn run(gateway: &Gateway, stages: &[Stage], http2: bool, json: bool) -> Result<bool> {
     let all: Vec<&Stage> = stages.iter().collect();
-    let mut blocked = 0;
+    let (mut blocked, mut refused) = (0, 0);
     gateway.send(
         &all,
         |_| http2,
         |_, answer, event| {
             let by_rule = event.is_some_and(|event| event.reason == "content-rule" || event.reason == "answer-rule");
             blocked += usize::from(by_rule && answer.as_ref().is_ok_and(|answer| answer.status == REFUSED));
+            refused += usize::from(!by_rule && event.is_some_and(|event| event.action == "refuse"));
             Ok(())
         },
     )?;
@@ -67,12 +70,15 @@ pub(crate) fn run(gateway: &Gateway, stages: &[Stage], http2: bool, json: bool) 
             Ok(())
         },
     )?;
-    let report = Report { stages: stages.len(), blocked, benign };
+    let report = Report { stages: stages.len(), blocked, refused, benign };
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         let Benign { sent, passed } = &report.benign;
-        println!("{} of {} stages blocked; {passed} of {sent} benign requests passed", report.blocked, report.stages);
+        println!(
+            "{} stages: {blocked} blocked by rules, {refused} refused by the gateway; {passed} of {sent} benign requests passed",
+            report.stages
+        );
     }
     Ok(report.benign.passed == report.benign.sent)
 }

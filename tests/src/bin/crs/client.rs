@@ -3,13 +3,11 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
 };
 
 use ::tests::{
-    http::{
-        PATIENCE,
-        raw::{Client, Response},
-    },
+    http::raw::{Client, Response},
     netns::Namespace,
 };
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +17,8 @@ use crate::request::{Message, Request};
 
 /// Where clients' ports begin: below those that the kernel gives away.
 const FIRST_PORT: u16 = 10_000;
+/// Longest wait for an answer. To a body that never comes there is none, as some stages expect.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Connections to the gateway, no two of them from the same port.
 pub(crate) struct Clients {
@@ -46,6 +46,7 @@ impl Clients {
 }
 
 fn by_http1(mut client: Client, request: &Request) -> Result<Response> {
+    client.patience(PATIENCE)?;
     client.send(&request.bytes())?;
     client.response(request.is_head())?.context("closed without an answer")
 }

@@ -64,8 +64,8 @@ impl Gateway {
             "interfaces = [\"eth0\"]\n[reputation]\nthreshold = 1000000\n\
              [[api]]\nname = \"crs\"\nlisten = \"{GATEWAY}\"\nupstream = \"http://{BACKEND}\"\nupstream_http = \"1.1\"\n\
              encoded_slashes = true\nmethods = {:?}\nrules = {files:?}\n\
-             [api.limits]\nrequest_line = \"64KiB\"\nheaders = \"1MiB\"\nheader_count = 1000\n\
-             connections_per_client = 1000000\n[api.timeouts]\nhead = \"1s\"\nbody = \"1s\"\n",
+             [api.limits]\nrequest_line = \"64KiB\"\nheaders = \"1MiB\"\nheader_count = 1000\nbody = \"1GB\"\n\
+             connections_per_client = 1000000\n",
             methods(stages)
         );
         let mut agent = Agent::prepare(&world, &config, &[("engine.conf", &engine)])?;

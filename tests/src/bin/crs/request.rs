@@ -35,6 +35,16 @@ pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
 }
 
+/// What go-ftw adds to a message that lacks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Complete {
+    Nothing,
+    /// As in the days of CRS 3: the length of data alone.
+    DataLength,
+    /// The length of nothing as well, for methods that have a body.
+    Length,
+}
+
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Message {
@@ -47,9 +57,9 @@ impl Message {
         self.fields.push((name.into(), value.into()));
     }
 
-    /// `complete`: with the headers that it lacks, and a form's data encoded.
-    pub(crate) fn finished(mut self, complete: bool) -> Self {
-        if complete && !self.body.is_empty() {
+    /// With the headers that it lacks, and a form's data encoded.
+    pub(crate) fn finished(mut self, complete: Complete) -> Self {
+        if complete != Complete::Nothing && !self.body.is_empty() {
             if self.header("Content-Type").is_none() {
                 self.add("Content-Type", FORM);
             }
@@ -61,18 +71,21 @@ impl Message {
         }
         let media = self.header("Content-Type").unwrap_or_default().to_ascii_lowercase();
         if media.contains("multipart/form-data;") {
-            self.body = self.body.split(|byte| *byte == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..]);
+            // Of CRS 3, some lines end like this already.
+            let line = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).to_vec();
+            self.body = self.body.split(|byte| *byte == b'\n').map(line).collect::<Vec<_>>().join(&b"\r\n"[..]);
         }
-        if complete {
+        if complete != Complete::Nothing {
             if self.header("Connection").is_none() {
                 self.add("Connection", "close");
             }
             // go-ftw looks for `^POST|PUT|PATCH|DELETE$`.
             let Self { method, .. } = &self;
-            let has_body = method.starts_with("POST")
-                || method.contains("PUT")
-                || method.contains("PATCH")
-                || method.ends_with("DELETE");
+            let has_body = complete == Complete::Length
+                && (method.starts_with("POST")
+                    || method.contains("PUT")
+                    || method.contains("PATCH")
+                    || method.ends_with("DELETE"));
             if self.header("Content-Length").is_none() && (has_body || !self.body.is_empty()) {
                 self.add("Content-Length", self.body.len().to_string());
             }
@@ -163,7 +176,7 @@ pub(crate) fn base64(text: &str) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn built(method: &str, fields: &[(&str, &str)], data: &str, complete: bool) -> String {
+    fn built(method: &str, fields: &[(&str, &str)], data: &str, complete: Complete) -> String {
         let message = Message {
             method: method.into(),
             target: "/x".into(),
@@ -193,9 +206,10 @@ mod tests {
                 "GET /x HTTP/1.1|Content-Type: text/plain|Connection: close|Content-Length: 3||a b".into(),
             ),
         ] {
-            assert_eq!(built(method, fields, data, true), expected);
+            assert_eq!(built(method, fields, data, Complete::Length), expected);
         }
-        assert_eq!(built("POST", &[], "a=b c", false), "POST /x HTTP/1.1||a=b c");
+        assert_eq!(built("POST", &[], "a=b c", Complete::Nothing), "POST /x HTTP/1.1||a=b c");
+        assert_eq!(built("POST", &[], "", Complete::DataLength), "POST /x HTTP/1.1|Connection: close||");
     }
 
     #[test]
@@ -210,21 +224,26 @@ mod tests {
             ("a+b=<", "a+b=<"),
             ("a=100%", "a=100%"),
         ] {
-            let request = built("POST", &[("Content-Type", "Application/X-WWW-form-urlencoded")], data, true);
+            let request =
+                built("POST", &[("Content-Type", "Application/X-WWW-form-urlencoded")], data, Complete::Length);
             let (_, body) = request.split_once("||").unwrap();
             assert_eq!(body, expected, "{data}");
         }
-        let request =
-            built("POST", &[("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")], "a=<", true);
+        let request = built(
+            "POST",
+            &[("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")],
+            "a=<",
+            Complete::Length,
+        );
         assert!(request.ends_with("||a=<"), "{request}");
     }
 
     #[test]
     fn lines_of_parts_end_in_two_characters() {
         let fields = [("Content-Type", "Multipart/Form-Data; boundary=b")];
-        let request = built("POST", &fields, "--b\nA: b\n\nc\n--b--\n", true);
+        let request = built("POST", &fields, "--b\r\nA: b\n\nc\n--b--\n", Complete::Length);
         assert!(request.ends_with("Content-Length: 23||--b|A: b||c|--b--|"), "{request}");
-        assert!(built("POST", &fields, "a\nb", false).ends_with("||a|b"));
+        assert!(built("POST", &fields, "a\nb", Complete::Nothing).ends_with("||a|b"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::request::{self, Message, Request};
+use crate::request::{self, Complete, Message, Request};
 
 /// One request, and what is to become of it.
 #[derive(Debug)]
@@ -90,8 +90,11 @@ fn read(path: &Path, text: &str, stages: &mut Vec<Stage>) -> Result<()> {
         let several = test.stages.len() > 1;
         for (number, stage) in test.stages.into_iter().enumerate() {
             let title = if several { format!("{title}/{}", number + 1) } else { title.clone() };
-            let RawStage { input, output } = stage.into();
-            let request = input.request().with_context(|| title.clone())?;
+            let (RawStage { input, output }, complete) = match stage {
+                AnyStage::Wrapped { stage } => (*stage, Complete::DataLength),
+                AnyStage::Plain(stage) => (*stage, Complete::Length),
+            };
+            let request = input.request(complete).with_context(|| title.clone())?;
             stages.push(Stage { title, request, expected: output.into() });
         }
     }
@@ -136,14 +139,6 @@ enum AnyStage {
     Plain(Box<RawStage>),
 }
 
-impl From<AnyStage> for RawStage {
-    fn from(stage: AnyStage) -> Self {
-        match stage {
-            AnyStage::Wrapped { stage } | AnyStage::Plain(stage) => *stage,
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawStage {
@@ -176,7 +171,8 @@ struct Input {
 }
 
 impl Input {
-    fn request(self) -> Result<Request> {
+    /// `complete`: unless it says otherwise.
+    fn request(self, complete: Complete) -> Result<Request> {
         if let Some(encoded) = self.encoded_request {
             ensure!(self.data.is_none(), "`data` beside `encoded_request`");
             return Ok(Request::Raw(request::base64(&encoded)?));
@@ -196,8 +192,8 @@ impl Input {
             fields: self.headers.into_iter().map(|(name, value)| (name, value.into())).collect(),
             body: data,
         };
-        let complete = self.autocomplete_headers.or(self.stop_magic.map(|stop| !stop)).unwrap_or(true);
-        Ok(Request::Built(message.finished(complete)))
+        let wanted = self.autocomplete_headers.or(self.stop_magic.map(|stop| !stop)).unwrap_or(true);
+        Ok(Request::Built(message.finished(if wanted { complete } else { Complete::Nothing })))
     }
 }
 
