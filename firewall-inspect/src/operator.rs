@@ -19,8 +19,11 @@ use regex_automata::{
 use regex_syntax::hir::Hir;
 
 use crate::{
-    pattern,
-    seclang::{Operator, Text},
+    pattern::{
+        self,
+        conditions::{Conditions, Excess},
+    },
+    seclang::{Operator, Piece, Text},
 };
 
 /// A compiled operator.
@@ -53,6 +56,8 @@ pub enum Matcher {
 pub struct Expression {
     pub(crate) hir: Hir,
     pub(crate) regex: Regex,
+    /// What more a match needs.
+    pub(crate) conditions: Option<Box<Conditions>>,
 }
 
 /// Words, and what finds them.
@@ -108,11 +113,19 @@ impl Matcher {
         Ok(match operator {
             Operator::Rx | Operator::RxGlobal => match literal {
                 Some(literal) => {
-                    let hir = pattern::parse(literal).map_err(|error| error.to_string())?;
+                    let (hir, conditions) = pattern::parse_any(literal).map_err(|error| error.to_string())?;
                     let regex = pattern::build(&hir).map_err(|error| error.to_string())?;
-                    Self::Regex(Box::new(Expression { hir, regex }))
+                    Self::Regex(Box::new(Expression { hir, regex, conditions: conditions.map(Box::new) }))
                 }
-                None => Self::DynamicRegex(argument.clone()),
+                None => {
+                    // What macros will be is not known; with a digit for each, it is seen what they are not supported with.
+                    let like = argument.0.iter().map(|piece| match piece {
+                        Piece::Literal(literal) => literal,
+                        Piece::Macro(..) => "1",
+                    });
+                    pattern::refuse_conditions(&like.collect::<String>()).map_err(|error| error.to_string())?;
+                    Self::DynamicRegex(argument.clone())
+                }
             },
             Operator::Pm => Self::words(list::phrases(text()?)?)?,
             Operator::PmFromFile => {
@@ -146,6 +159,8 @@ impl Matcher {
             Operator::DetectSqli => Self::Sqli,
             Operator::DetectXss => Self::Xss,
             Operator::UnconditionalMatch => Self::Always,
+            // There is neither a database nor name resolution here.
+            Operator::GeoLookup | Operator::Rbl => Self::Never,
             Operator::NoMatch => Self::Never,
         })
     }
@@ -177,7 +192,14 @@ impl Matcher {
         match self {
             Self::Regex(expression) => {
                 let regex = &expression.regex;
-                regex.search_with(cache(regex), &Input::new(value)).map(|found| found.range())
+                match &expression.conditions {
+                    None => regex.search_with(cache(regex), &Input::new(value)).map(|found| found.range()),
+                    // Too much to look at counts as found.
+                    Some(conditions) => match conditions.search(regex, cache(regex), value) {
+                        Ok(slots) => slots.and_then(|slots| Some(slots[0]?.get()..slots[1]?.get())),
+                        Err(Excess) => Some(whole),
+                    },
+                }
             }
             Self::Words(words) => words.automaton.find(value).map(|found| found.range()),
             Self::Literal(place, finder) => place.find(value, finder.needle(), || finder.find(value)),

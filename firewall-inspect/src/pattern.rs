@@ -2,16 +2,20 @@
 //!
 //! The two languages look alike and differ in what matters: here, `\x{c2}` is a byte and not a character, `[` within a class is
 //! a bracket, `\<` is a less-than sign, `.` matches every byte and `$` only the end. So an expression is read as PCRE has it and
-//! written anew. What linear time does not allow, look-around and back-references above all, is an error.
+//! written anew. What an automaton cannot do, look-around and back-references above all, `conditions` does, as far as that goes
+//! in linear time; the rest is an error.
 
 mod class;
+pub(crate) mod conditions;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Range};
 
 use regex_automata::meta::{self, Regex};
 use regex_syntax::{ParserBuilder, hir::Hir};
+
+use self::conditions::{Conditions, Kind, Mark};
 
 /// Bytes that a compiled expression may take, and what it may use while it runs, for each thread.
 const SIZE: usize = 4 << 20;
@@ -32,15 +36,31 @@ impl std::fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// Reads an expression.
+/// Reads an expression without conditions.
 ///
 /// # Errors
 ///
-/// It is none, or is not supported.
+/// It is none, has look-around, back-references or possessive quantifiers, or is not supported.
 pub fn parse(pattern: &str) -> Result<Hir, PatternError> {
     let translated = translate(pattern)?;
-    let mut parser = ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build();
-    parser.parse(&translated).map_err(|error| PatternError { offset: 0, message: error.to_string() })
+    translated.refuse_conditions()?;
+    translated.parse()
+}
+
+/// Whether an expression is without conditions, if it is one at all.
+pub(crate) fn refuse_conditions(pattern: &str) -> Result<(), PatternError> {
+    translate(pattern).map_or(Ok(()), |translated| translated.refuse_conditions())
+}
+
+/// Reads an expression. One with conditions comes in two: as what whatever matches needs, and as the conditions.
+pub(crate) fn parse_any(pattern: &str) -> Result<(Hir, Option<Conditions>), PatternError> {
+    let translated = translate(pattern)?;
+    let hir = translated.parse()?;
+    if translated.marks.is_empty() {
+        return Ok((hir, None));
+    }
+    let (wide, conditions) = conditions::split(&hir, &translated.marks)?;
+    Ok((wide, Some(conditions)))
 }
 
 /// Compiles an expression.
@@ -69,17 +89,39 @@ pub fn compile(pattern: &str) -> Result<Regex, PatternError> {
 }
 
 /// The same expression in the language of the `regex` crate, to be compiled without Unicode and with `.` for every byte.
-pub fn translate(pattern: &str) -> Result<String, PatternError> {
-    let mut translator =
-        Translator { bytes: pattern.as_bytes(), at: 0, output: String::with_capacity(pattern.len() + 16) };
+struct Translated {
+    text: String,
+    marks: Vec<Mark>,
+}
+
+impl Translated {
+    fn refuse_conditions(&self) -> Result<(), PatternError> {
+        self.marks.first().map_or(Ok(()), |mark| {
+            let message = format!("{} is supported only in an @rx without macros", mark.kind.name());
+            Err(PatternError { offset: mark.offset, message })
+        })
+    }
+
+    fn parse(&self) -> Result<Hir, PatternError> {
+        let mut parser = ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build();
+        parser.parse(&self.text).map_err(|error| PatternError { offset: 0, message: error.to_string() })
+    }
+}
+
+fn translate(pattern: &str) -> Result<Translated, PatternError> {
+    let output = String::with_capacity(pattern.len() + 16);
+    let mut translator = Translator { bytes: pattern.as_bytes(), at: 0, output, groups: 0, marks: Vec::new() };
     translator.run()?;
-    Ok(translator.output)
+    Ok(Translated { text: translator.output, marks: translator.marks })
 }
 
 struct Translator<'p> {
     bytes: &'p [u8],
     at: usize,
     output: String,
+    /// Groups that were opened, marked ones included.
+    groups: u32,
+    marks: Vec<Mark>,
 }
 
 impl Translator<'_> {
@@ -102,28 +144,33 @@ impl Translator<'_> {
     }
 
     fn run(&mut self) -> Result<(), PatternError> {
-        let mut quantified = false;
+        // Where what was written last begins; and where its quantifier does, if it has one already.
+        let (mut item, mut quantifier) = (0, None);
         while let Some(first) = self.rest().first().copied() {
             let start = self.at;
             self.at += 1;
-            let was = std::mem::take(&mut quantified);
+            let was: Option<usize> = quantifier.take();
+            let written = self.output.len();
             match first {
                 b'\\' => self.escape(start)?,
                 b'[' => self.class(start)?,
                 b'(' => self.group(start)?,
                 b'*' | b'+' | b'?' => {
-                    if was && first == b'+' {
-                        return Err(self.error(start, "possessive quantifiers are not supported"));
+                    if let Some(quantifier) = was.filter(|_| first == b'+') {
+                        self.possessive(start, item..quantifier)?;
+                        continue;
                     }
                     self.output.push(first as char);
-                    quantified = !was;
+                    quantifier = was.is_none().then_some(written);
+                    continue;
                 }
                 b'{' => match self.counted() {
                     Some(length) => {
                         self.output
                             .push_str(std::str::from_utf8(&self.bytes[start..start + length]).unwrap_or_default());
                         self.at = start + length;
-                        quantified = true;
+                        quantifier = Some(written);
+                        continue;
                     }
                     // Not a quantifier: a brace.
                     None => self.literal(first),
@@ -131,7 +178,36 @@ impl Translator<'_> {
                 b'.' | b'^' | b'$' | b'|' | b')' => self.output.push(first as char),
                 _ => self.literal(first),
             }
+            item = written;
         }
+        Ok(())
+    }
+
+    /// Opens a group that stands for something else.
+    fn mark(&mut self, offset: usize, kind: Kind) {
+        self.open();
+        self.marks.push(Mark { group: self.groups, kind, offset });
+    }
+
+    fn open(&mut self) {
+        self.output.push('(');
+        self.groups += 1;
+    }
+
+    /// The `+` that makes a quantifier possessive.
+    fn possessive(&mut self, start: usize, item: Range<usize>) -> Result<(), PatternError> {
+        let quantifier = &self.output[item.end..];
+        let endless = matches!(quantifier, "*" | "+") || quantifier.ends_with(",}");
+        let item = self.output[item].to_owned();
+        // A group ends here that began before.
+        if !endless || item == ")" {
+            return Err(
+                self.error(start, "possessive quantifiers are supported for single bytes and classes without end only")
+            );
+        }
+        self.mark(start, Kind::Possessive);
+        self.output.push_str(&item);
+        self.output.push(')');
         Ok(())
     }
 
@@ -178,7 +254,13 @@ impl Translator<'_> {
                 self.at = (self.at + end + 2).min(self.bytes.len());
             }
             b'E' => {}
-            b'1'..=b'9' | b'g' | b'k' => return Err(self.error(start, "back-references are not supported")),
+            b'1'..=b'9' if !self.rest().first().is_some_and(u8::is_ascii_digit) => {
+                self.mark(start, Kind::Back(u32::from(next - b'0')));
+                self.output.push_str("x?.*)");
+            }
+            b'0'..=b'9' | b'g' | b'k' => {
+                return Err(self.error(start, "only `\\1` to `\\9` are supported as back-references"));
+            }
             _ => return Err(self.error(start, format!("there is no `\\{}`, or it is not supported", next as char))),
         }
         Ok(())
@@ -228,12 +310,19 @@ impl Translator<'_> {
     /// What follows an opening parenthesis.
     fn group(&mut self, start: usize) -> Result<(), PatternError> {
         let Some(kind) = self.rest().strip_prefix(b"?") else {
-            self.output.push('(');
+            self.open();
             return Ok(());
         };
         let unsupported = |what: &str| Err(PatternError { offset: start, message: format!("{what} is not supported") });
         match kind {
-            [b'=' | b'!', ..] | [b'<', b'=' | b'!', ..] => unsupported("look-around"),
+            [b'=' | b'!', ..] | [b'<', b'=' | b'!', ..] => {
+                let behind = kind[0] == b'<';
+                let length = usize::from(behind) + 1;
+                let negated = kind[length - 1] == b'!';
+                self.at += 1 + length;
+                self.mark(start, Kind::Look { behind, negated });
+                Ok(())
+            }
             [b'>', ..] => unsupported("an atomic group"),
             [b'|', ..] => unsupported("a branch reset"),
             [b'(', ..] => unsupported("a condition"),
@@ -247,7 +336,8 @@ impl Translator<'_> {
                 let end = self.rest().iter().position(|byte| *byte == b'>');
                 let Some(end) = end else { return Err(self.error(start, "this group's name does not end")) };
                 let name = String::from_utf8_lossy(&self.rest()[..=end]).into_owned();
-                let _ = write!(self.output, "({name}");
+                self.open();
+                self.output.push_str(&name);
                 self.at += end + 1;
                 Ok(())
             }

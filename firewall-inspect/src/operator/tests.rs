@@ -87,7 +87,7 @@ fn addresses_and_encodings() {
 #[test]
 fn bad_arguments_are_errors() {
     for (operator, argument, message) in [
-        (Operator::Rx, "a(?=b)", "look-around is not supported"),
+        (Operator::Rx, "a(?>b)", "an atomic group is not supported"),
         (Operator::Pm, "  ", "there are no words"),
         (Operator::Pm, "|4", "has no other"),
         (Operator::Pm, "|4|", "no list of bytes"),
@@ -103,4 +103,11 @@ fn bad_arguments_are_errors() {
     }
     let macros = Text(vec![Piece::Macro(Variable::Tx, None)]);
     assert!(Matcher::compile(Operator::Pm, &macros, &mut |_| Err("none".into())).is_err());
+}
+
+#[test]
+fn what_there_is_no_data_for_is_never_found() {
+    for operator in [Operator::GeoLookup, Operator::Rbl] {
+        assert_finds(operator, "dnsbl.example.test", &[(b"192.0.2.1", None)]);
+    }
 }

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::*;
 
 fn is_match(pattern: &str, input: &[u8]) -> bool {
@@ -65,12 +67,12 @@ fn what_the_engine_would_read_otherwise_is_read_as_pcre_has_it() {
 #[test]
 fn what_is_not_supported_is_an_error_with_its_place() {
     for (pattern, offset, message) in [
-        (r"ab(?=c)", 2, "look-around"),
-        (r"(?<!a)", 0, "look-around"),
-        (r"(a)\1", 3, "back-references"),
+        (r"ab(?=c)", 2, "look-around is supported only"),
+        (r"(a)\1", 3, "a back-reference is supported only"),
+        (r"ab++", 3, "a possessive quantifier is supported only"),
         (r"a(?>b)", 1, "atomic"),
-        (r"ab++", 3, "possessive"),
         (r"a{2}+", 4, "possessive"),
+        (r"(?:ab)*+", 7, "possessive"),
         (r"a\x{100}", 1, "must be a byte"),
         (r"a[b", 1, "not closed"),
         (r"[z-a]", 1, "ends before it begins"),
@@ -84,4 +86,81 @@ fn what_is_not_supported_is_an_error_with_its_place() {
         let error = compile(pattern).unwrap_err();
         assert!(error.offset == offset && error.message.contains(message), "{pattern}: {error:?}");
     }
+}
+
+#[test]
+fn what_of_conditions_is_not_supported_is_an_error_with_its_place() {
+    for (pattern, offset, message) in [
+        (r"a?+b", 2, "possessive"),
+        (r"a(?=b*)", 1, "no greatest length"),
+        (r"a(?<=b+)", 1, "no greatest length"),
+        (r"a(?=b{256})", 1, "more than 255"),
+        (r"a(?=b(?!c))", 5, "within look-around"),
+        (r"(a)(b)\1\2", 8, "several groups"),
+        (r"(a)(?<=\1)", 3, "within look-behind"),
+        (r"(a)\10", 3, r"only `\1` to `\9`"),
+        (r"(?=a)b{5000}", 0, "4096 steps"),
+        (r"\b++", 3, "possessive"),
+    ] {
+        let error = parse_any(pattern).map(|_| ()).unwrap_err();
+        assert!(error.offset == offset && error.message.contains(message), "{pattern}: {error:?}");
+    }
+}
+
+type Found = Option<(Range<usize>, Option<Range<usize>>)>;
+
+/// The first match and its first group.
+fn search(pattern: &str, value: &[u8]) -> Result<Found, conditions::Excess> {
+    let (wide, conditions) = parse_any(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+    let regex = build(&wide).unwrap();
+    let slots = conditions.expect("conditions").search(&regex, &mut regex.create_cache(), value)?;
+    Ok(slots.map(|slots| {
+        let range = |at: usize| Some(slots[at]?.get()..slots[at + 1]?.get());
+        (range(0).unwrap(), range(2))
+    }))
+}
+
+#[test]
+fn conditions_are_asked() {
+    for (pattern, value, expected) in [
+        (r"<\?(?!xml)", &b"<?xml <?php"[..], Some(6..8)),
+        (r"<\?(?!xml)", b"<?xml", None),
+        (r"<\?(?!xml)", b"<?", Some(0..2)),
+        (r"(?i)a(?=BC)", b"abd aBc", Some(4..5)),
+        (r"(?<!&amp|&auml);", b"&amp;&auml;x;", Some(12..13)),
+        (r"(?<=a|bc)d", b"cd bcd", Some(5..6)),
+        (r"(?<!^)a", b"aa", Some(1..2)),
+        (r"(?<=\n)a", b"a\na", Some(2..3)),
+        (r"^\s*+;", b"  ;", Some(0..3)),
+        // It gives nothing back.
+        (r"^\s*+[^a]", b"  a", None),
+        (r"^[a-c]++c", b"abc", None),
+        (r"a{2,}+b", b"aaab", Some(0..4)),
+        (r"\b(\w+)=\1\b", b"a=b bc=bc", Some(4..9)),
+        (r"(?i)\b(\w+)=\1\b", b"Ab=aB", Some(0..5)),
+        (r"\b(\w+)=\1\b", b"Ab=aB", None),
+        (r"\b(\w+)=(?!\1\b)\w+", b"a=a b=c", Some(4..7)),
+        (r"(a)?b\1", b"b", None),
+        (r"(a*)b\1c", b"aabac", Some(1..5)),
+        // As far as the first way goes, not as far as can be.
+        (r"(?=a)(?:a|ab)", b"ab", Some(0..1)),
+        (r"(?=a)a+?", b"aaa", Some(0..1)),
+        (r"(?=.)(?:)*\xff", b"\x00\xff", Some(1..2)),
+    ] {
+        let found = search(pattern, value).unwrap().map(|(range, _)| range);
+        assert_eq!(found, expected, "{pattern} in {}", value.escape_ascii());
+    }
+    // Groups count as the expression has them.
+    assert_eq!(search(r"(?!c)a++(?=(x))?(b)", b"aab"), Ok(Some((0..3, None))));
+    assert_eq!(search(r"(?<!c)a++(b)", b"aab"), Ok(Some((0..3, Some(2..3)))));
+}
+
+#[test]
+fn work_grows_with_the_value_and_no_faster() {
+    // Every way remembers another start.
+    let value = "a".repeat(20_000);
+    assert_eq!(search(r"(a+).*(?!\1)b", value.as_bytes()), Ok(None), "the wide expression says no");
+    assert_eq!(search(r"(a+).*b\1c", format!("{value}b{value}c").as_bytes()).map(|_| ()), Err(conditions::Excess));
+    assert_eq!(search(r"(?<!q)a*b(?!c)", format!("{value}bc").as_bytes()), Ok(None));
+    assert_eq!(search(r"(?<![qa])a*b(?!c)", format!("{}bc", value.repeat(10)).as_bytes()), Ok(None));
 }

@@ -200,10 +200,6 @@ impl Compiler<'_> {
 
     fn target(&mut self, place: &Place, target: &seclang::Target) -> Option<Target> {
         let variable = target.variable;
-        if variable == Variable::Duration {
-            self.fault(place, "DURATION is not supported: rules are run without a clock");
-            return None;
-        }
         let mut sources = Sources::of(variable);
         let select = match &target.selector {
             None => Select::All,

@@ -129,6 +129,7 @@ impl Sources {
             | Variable::Env
             | Variable::FullRequest
             | Variable::FullRequestLength
+            | Variable::Geo
             | Variable::Global
             | Variable::HighestSeverity
             | Variable::Ip

@@ -40,6 +40,7 @@ named! {
         ArgsPost = "ARGS_POST",
         ArgsPostNames = "ARGS_POST_NAMES",
         AuthType = "AUTH_TYPE",
+        /// In seconds. Always 0: rules are run without a clock.
         Duration = "DURATION",
         Env = "ENV",
         Files = "FILES",
@@ -49,6 +50,8 @@ named! {
         FilesTmpContent = "FILES_TMP_CONTENT",
         FullRequest = "FULL_REQUEST",
         FullRequestLength = "FULL_REQUEST_LENGTH",
+        /// Where an address is, if `@geoLookup` found it.
+        Geo = "GEO",
         Global = "GLOBAL",
         HighestSeverity = "HIGHEST_SEVERITY",
         InboundDataError = "INBOUND_DATA_ERROR",
@@ -144,6 +147,8 @@ named! {
         EndsWith = "endsWith",
         Eq = "eq",
         Ge = "ge",
+        /// Without a database here: it finds nothing, and GEO has no members.
+        GeoLookup = "geoLookup",
         Gt = "gt",
         IpMatch = "ipMatch",
         IpMatchFromFile = "ipMatchFromFile" | "ipMatchF",
@@ -152,6 +157,8 @@ named! {
         NoMatch = "noMatch",
         Pm = "pm",
         PmFromFile = "pmFromFile" | "pmf",
+        /// Without name resolution here: no address is on a list.
+        Rbl = "rbl",
         Rx = "rx",
         RxGlobal = "rxGlobal",
         StrEq = "streq",
@@ -228,6 +235,7 @@ impl Variable {
                 | Self::FilesNames
                 | Self::FilesSizes
                 | Self::FilesTmpContent
+                | Self::Geo
                 | Self::Global
                 | Self::Ip
                 | Self::MatchedVars

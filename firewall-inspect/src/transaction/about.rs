@@ -27,6 +27,8 @@ impl About {
                 let entries = sources.into_iter().flat_map(|source| store.range(source));
                 entries.map(|entry| store.name(entry).len() + store.value(entry).len()).sum::<usize>().to_string()
             }
+            // Rules are run without a clock.
+            Variable::Duration => "0.000000".to_owned(),
             Variable::HighestSeverity => state.highest_severity.map_or(255, |severity| severity as u16).to_string(),
             Variable::ReqbodyProcessor => state.processor.map_or("", |processor| processor.name()).to_owned(),
             Variable::UniqueId => format!("{:016x}", self.id),

@@ -1,6 +1,6 @@
 //! Running the rules of a phase.
 
-use regex_automata::{Input, meta::Regex};
+use regex_automata::Input;
 
 use super::{
     Interruption, Match, Worker,
@@ -8,7 +8,8 @@ use super::{
     store::Store,
 };
 use crate::{
-    operator::Matcher,
+    operator::{Expression, Matcher},
+    pattern::conditions::Excess,
     rules::{
         Rules,
         filter::{Found, Hit},
@@ -339,8 +340,10 @@ impl Run<'_> {
     fn judge(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) -> bool {
         let argument = link.argument.as_ref().map(|text| self.expand(text));
         let found = match &link.matcher {
-            Matcher::Regex(expression) if link.capture == Capture::Groups && !link.negated => {
-                return self.groups(link, variable, name, value, &expression.regex);
+            Matcher::Regex(expression)
+                if expression.conditions.is_some() || (link.capture == Capture::Groups && !link.negated) =>
+            {
+                return self.groups(link, variable, name, value, expression);
             }
             Matcher::DynamicRegex(_) => self
                 .worker
@@ -373,14 +376,41 @@ impl Run<'_> {
         true
     }
 
-    fn groups(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8], regex: &Regex) -> bool {
+    /// An expression with conditions, or whose groups go to TX.
+    fn groups(
+        &mut self,
+        link: &Link,
+        variable: Variable,
+        name: &[u8],
+        value: &[u8],
+        Expression { regex, conditions, .. }: &Expression,
+    ) -> bool {
         let mut slots = [None; 2 * GROUPS as usize];
         let cache = self.worker.cache(link.pattern, regex);
-        let count = slots.len().min(regex.captures_len() * 2);
-        if regex.search_slots_with(cache, &Input::new(value), &mut slots[..count]).is_none() {
+        let found = match conditions {
+            None => {
+                let count = slots.len().min(regex.captures_len() * 2);
+                regex.search_slots_with(cache, &Input::new(value), &mut slots[..count]).is_some()
+            }
+            Some(conditions) => match conditions.search(regex, cache, value) {
+                Ok(found) => {
+                    slots = found.unwrap_or(slots);
+                    found.is_some()
+                }
+                // Whatever the rule looks for, it counts as matched.
+                Err(Excess) => !link.negated,
+            },
+        };
+        if found == link.negated {
             return false;
         }
-        for (group, pair) in slots.chunks(2).enumerate() {
+        let groups = match link.capture {
+            _ if link.negated => 0,
+            Capture::Nothing => 0,
+            Capture::Whole => 1,
+            Capture::Groups => GROUPS as usize,
+        };
+        for (group, pair) in slots.chunks(2).enumerate().take(groups) {
             if let [Some(start), Some(end)] = pair {
                 self.state.tx[group] = Some(Value::Bytes(value[start.get()..end.get()].to_vec()));
             }

@@ -215,9 +215,9 @@ fn what_is_wrong_with_a_rule_set_is_told() {
         ("SecRule ARGS \"@rx a\" \"id:1,pass,chain\"", "this chain ends without its last rule"),
         ("SecAction \"id:1,pass,chain\"\nSecAction \"id:2\"", "only the first rule of a chain"),
         ("SecAction \"id:1,pass,skipAfter:X\"", "there is no marker `X`"),
-        ("SecRule DURATION \"@gt 1\" \"id:1,pass\"", "DURATION is not supported"),
         ("SecRule XML:/a/b \"@rx a\" \"id:1,pass\"", "only `/*` and `//@*`"),
-        ("SecRule ARGS \"@rx a(?=b)\" \"id:1,pass\"", "test.conf:1:19: look-around"),
+        ("SecRule ARGS \"@rx a(?=b*)\" \"id:1,pass\"", "test.conf:1:19: look-around at what has no greatest length"),
+        ("SecRule ARGS \"@rx %{tx.a}(?=b)\" \"id:1,pass\"", "test.conf:1:19: look-around is supported only"),
         ("SecRule ARGS \"@pmFromFile no.data\" \"id:1,pass\"", "no.data: not found"),
         ("SecRule ARGS:/(/ \"@rx a\" \"id:1,pass\"", "unclosed group"),
     ] {
@@ -294,4 +294,31 @@ proptest::proptest! {
         };
         proptest::prop_assert_eq!(of(0), of(1000));
     }
+}
+
+#[test]
+fn expressions_with_conditions() {
+    let text = r#"SecRule ARGS:a "@rx (?<!&amp);" "id:1,phase:2,pass,capture,msg:'%{TX.0}'"
+        SecRule ARGS:a "!@rx ^\s*+[^;]*$" "id:2,phase:2,pass"
+        SecRule ARGS:a "@rx \b(\w+)=\1\b" "id:3,phase:2,pass,capture,chain"
+        SecRule TX:1 "@streq b""#;
+    assert_eq!(ids(text, "/?a=%26amp;"), [2]);
+    assert_eq!(ids(text, "/?a=x;"), [1, 2]);
+    assert_eq!(ids(text, "/?a=a%3Db"), [0; 0]);
+    assert_eq!(ids(text, "/?a=b%3Db"), [3]);
+    // Where it would take too long, both an expression and its negation count as matched.
+    let text = r#"SecRule ARGS:a "@rx (a+).*b\1c" "id:1,phase:2,pass"
+        SecRule ARGS:a "!@rx (a+).*b\1c" "id:2,phase:2,pass""#;
+    let long = "a".repeat(8000);
+    assert_eq!(ids(text, &format!("/?a={long}b{long}c")), [1, 2]);
+    assert_eq!(ids(text, "/?a=aabac"), [1]);
+}
+
+#[test]
+fn what_is_not_known_here_is_nothing() {
+    let text = "SecRule REMOTE_ADDR \"@geoLookup\" \"id:1,phase:2,pass\"
+        SecRule REMOTE_ADDR \"!@rbl dnsbl.test\" \"id:2,phase:2,pass\"
+        SecRule GEO:COUNTRY_CODE \"!@streq DE\" \"id:3,phase:2,pass\"
+        SecRule DURATION \"@rx (..)$\" \"id:4,phase:2,pass\"";
+    assert_eq!(ids(text, "/"), [2, 4]);
 }
