@@ -188,6 +188,23 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether it is open what was asked: lines, or an end of the body, that not all servers read alike.
+    pub const fn is_ambiguous(self) -> bool {
+        matches!(
+            self,
+            Self::BareLineFeed
+                | Self::BareCarriageReturn
+                | Self::ControlCharacter
+                | Self::FoldedHeader
+                | Self::SpaceBeforeColon
+                | Self::HeaderName
+                | Self::LengthAndCoding
+                | Self::SeveralLengths
+                | Self::MalformedLength
+                | Self::TransferCoding
+        )
+    }
+
     /// Whether monitor mode may let it pass: what was asked is plain, it is only not wanted. Framing and our own limits are always
     /// enforced, and so is whatever stands in [`crate::head::Head::refusal`].
     pub const fn may_monitor(self) -> bool {

@@ -111,8 +111,11 @@ pub(super) async fn handle(connection: &Arc<Connection>, arrival: Result<Head, R
         }
         (Ok(client), Ok(judged)) => (client, judged),
         (_, Err(reason)) | (Err(reason), _) => {
-            exchange.inspect_from(peer.address);
-            inspection::explain(&exchange, &head);
+            // Rules could be right about one of several readings alone.
+            if !reason.is_ambiguous() {
+                exchange.inspect_from(peer.address);
+                inspection::explain(&exchange, &head);
+            }
             return refuse(&exchange, Some(&head), reason);
         }
     };

@@ -63,9 +63,11 @@ impl Gateway {
         let config = format!(
             "interfaces = [\"eth0\"]\n[reputation]\nthreshold = 1000000\n\
              [[api]]\nname = \"crs\"\nlisten = \"{GATEWAY}\"\nupstream = \"http://{BACKEND}\"\nupstream_http = \"1.1\"\n\
-             encoded_slashes = true\nmethods = {:?}\nrules = {files:?}\n\
+             mode = \"{}\"\nencoded_slashes = true\nmethods = {:?}\nrules = {files:?}\n\
              [api.limits]\nrequest_line = \"64KiB\"\nheaders = \"1MiB\"\nheader_count = 1000\nbody = \"1GB\"\n\
              connections_per_client = 1000000\n",
+            // What is refused for its path or type alone is only told then, as what rules find is.
+            if blocking { "enforce" } else { "monitor" },
             methods(stages)
         );
         let mut agent = Agent::prepare(&world, &config, &[("engine.conf", &engine)])?;
