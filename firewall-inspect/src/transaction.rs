@@ -15,7 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use regex_automata::meta::{Cache, Regex};
 
@@ -40,7 +40,8 @@ const DYNAMIC: usize = 64;
 pub struct Worker {
     /// Of each expression, by its number; of the rule set that was run last.
     caches: Vec<Option<Box<Cache>>>,
-    owner: usize,
+    /// As long as it is held, no other rule set has its address.
+    owner: Weak<Rules>,
     /// Bytes that they take.
     taken: usize,
     dynamic: Vec<(Vec<u8>, Option<Regex>)>,
@@ -93,9 +94,8 @@ pub struct Transaction {
 impl Worker {
     /// For a rule set other than before, what was kept for that goes.
     fn serve(&mut self, rules: &Arc<Rules>) {
-        let owner = Arc::as_ptr(rules).addr();
-        if self.owner != owner || self.caches.len() != rules.patterns || self.taken > CACHES {
-            self.owner = owner;
+        if !std::ptr::eq(self.owner.as_ptr(), Arc::as_ptr(rules)) || self.taken > CACHES {
+            self.owner = Arc::downgrade(rules);
             self.taken = 0;
             self.caches.clear();
             self.caches.resize_with(rules.patterns, || None);

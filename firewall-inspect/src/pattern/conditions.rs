@@ -26,7 +26,7 @@ use super::PatternError;
 const STEPS: usize = 4096;
 /// Bytes that look-around may look at, beside what a back-reference takes.
 const SIGHT: usize = 255;
-/// Visits to each step for each byte of the value, on average, at most.
+/// Visits to each step for each byte of the value and 256 more, on average, at most.
 const VISITS: u64 = 4;
 /// The whole match and the groups 1 to 9, as starts and ends.
 const SLOTS: usize = 20;
@@ -324,7 +324,7 @@ struct Walk<'v> {
 impl Conditions {
     /// The first match, with its groups. `wide` is the wide expression.
     pub(crate) fn search(&self, wide: &Regex, cache: &mut Cache, value: &[u8]) -> Result<Option<Slots>, Excess> {
-        let left = VISITS * self.steps.len() as u64 * (value.len() as u64 + 16);
+        let left = VISITS * self.steps.len() as u64 * (value.len() as u64 + 256);
         let found = Walk { value, left }.run(self, 0, 0, [UNSET; SLOTS], Span::Any(wide, cache))?;
         Ok(found.map(|slots| slots.map(|slot| NonMaxUsize::new(slot as usize).filter(|_| slot != UNSET))))
     }

@@ -314,6 +314,20 @@ fn expressions_with_conditions() {
     assert_eq!(ids(text, "/?a=aabac"), [1]);
 }
 
+/// The next rule set may be where the last one was.
+#[test]
+fn a_worker_serves_one_rule_set_after_another() {
+    let mut worker = Worker::default();
+    let head = head::parse(Bytes::from("GET /?a=x0x HTTP/1.1\r\nHost: a.test\r\n\r\n")).unwrap();
+    for round in 0..20 {
+        let digits = "[0-9]".repeat(round % 2);
+        let rules = rules(&format!("SecRule ARGS \"@rx x(?:{digits}|[0-9])[a-z]\" \"id:1,phase:1,pass\""));
+        let mut transaction = Transaction::new(rules, about(), EngineMode::On);
+        transaction.request_head(&mut worker, &head);
+        assert_eq!(transaction.matches().len(), 1);
+    }
+}
+
 #[test]
 fn what_is_not_known_here_is_nothing() {
     let text = "SecRule REMOTE_ADDR \"@geoLookup\" \"id:1,phase:2,pass\"
