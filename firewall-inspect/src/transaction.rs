@@ -32,6 +32,10 @@ use crate::{
 
 /// Bytes of memory for expressions that a worker keeps at most from one request to the next.
 const CACHES: usize = 16 << 20;
+/// Transactions after which a worker counts what it keeps.
+const TIDY_EVERY: u32 = 16;
+/// Bytes of a buffer that a worker keeps.
+const BUFFER: usize = 64 << 10;
 /// Expressions with macros that a worker keeps.
 const DYNAMIC: usize = 64;
 
@@ -45,6 +49,11 @@ pub struct Worker {
     /// Bytes that they take.
     taken: usize,
     dynamic: Vec<(Vec<u8>, Option<Regex>)>,
+    /// A member of TX as text, and what transformations make.
+    written: Vec<u8>,
+    buffers: [Vec<u8>; 2],
+    /// Transactions, so that memory is not counted after each.
+    finished: u32,
 }
 
 /// A rule that matched, with all of its chain.
@@ -126,7 +135,15 @@ impl Worker {
 
     /// Lets go of memory for expressions where it is more than a worker may keep.
     fn tidy(&mut self) {
-        self.taken = self.caches.iter().flatten().map(|cache| cache.memory_usage()).sum();
+        self.finished = self.finished.wrapping_add(1);
+        if self.finished.is_multiple_of(TIDY_EVERY) {
+            self.taken = self.caches.iter().flatten().map(|cache| cache.memory_usage()).sum();
+        }
+        for buffer in self.buffers.iter_mut().chain([&mut self.written]) {
+            if buffer.capacity() > BUFFER {
+                *buffer = Vec::new();
+            }
+        }
     }
 }
 

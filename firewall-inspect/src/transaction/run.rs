@@ -4,7 +4,7 @@ use regex_automata::Input;
 
 use super::{
     Interruption, Match, Worker,
-    state::{Matched, State, Value},
+    state::{State, Value},
     store::Store,
 };
 use crate::{
@@ -194,6 +194,9 @@ impl Run<'_> {
         for target in &link.targets {
             if target.count {
                 let count = self.count(index, link, target);
+                if differs(link, || count as i64) {
+                    continue;
+                }
                 matched |= self.judge(link, target.variable, self.member_name(target), count.to_string().as_bytes());
                 continue;
             }
@@ -273,7 +276,10 @@ impl Run<'_> {
             }
             Variable::Tx => {
                 let numbered = state.tx.iter().enumerate().filter_map(|(number, value)| {
-                    value.as_ref().map(|value| (self.rules.tx.name(number as u32).to_vec(), value.to_vec()))
+                    let name = self.rules.tx.name(number as u32);
+                    // Whoever asks sees to it as well; most are not meant, though, and need not be written.
+                    let value = value.as_ref().filter(|_| self.selects(target, name))?;
+                    Some((name.to_vec(), value.to_vec()))
                 });
                 numbered.chain(self.members(Variable::Tx)).collect()
             }
@@ -299,15 +305,15 @@ impl Run<'_> {
                 return false;
             }
             let Some(value) = &self.state.tx[number as usize] else { return false };
-            // Most rules of this kind compare numbers.
-            if let (Value::Number(value), Matcher::Number(order, other)) = (value, &link.matcher)
-                && link.transformations.is_empty()
-                && order.holds(*value, *other) == link.negated
-            {
+            if differs(link, || value.number()) {
                 return false;
             }
-            let value = value.to_vec();
-            return self.transformed(link, target.variable, self.rules.tx.name(number), &value);
+            let mut written = std::mem::take(&mut self.worker.written);
+            written.clear();
+            value.write(&mut written);
+            let matched = self.transformed(link, target.variable, self.rules.tx.name(number), &written);
+            self.worker.written = written;
+            return matched;
         }
         let mut matched = false;
         for (name, value) in self.values(target) {
@@ -323,17 +329,23 @@ impl Run<'_> {
         if link.transformations.is_empty() {
             return self.judge(link, variable, name, value);
         }
-        let (mut now, mut next) = (value.to_vec(), Vec::new());
+        let [mut now, mut next] = std::mem::take(&mut self.worker.buffers);
+        let mut changed = false;
         let mut matched = link.multi_match && self.judge(link, variable, name, value);
         for transformation in &link.transformations {
-            if transformation.apply(&now, &mut next) {
+            if transformation.apply(if changed { &now } else { value }, &mut next) {
                 std::mem::swap(&mut now, &mut next);
+                changed = true;
                 if link.multi_match {
                     matched |= self.judge(link, variable, name, &now);
                 }
             }
         }
-        if link.multi_match { matched } else { self.judge(link, variable, name, &now) }
+        if !link.multi_match {
+            matched = self.judge(link, variable, name, if changed { &now } else { value });
+        }
+        self.worker.buffers = [now, next];
+        matched
     }
 
     /// Whether the operator finds what it looks for; and if so, what follows for each match.
@@ -420,12 +432,7 @@ impl Run<'_> {
     }
 
     fn matched(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) {
-        let mut full = variable.name().as_bytes().to_vec();
-        if !name.is_empty() {
-            full.push(b':');
-            full.extend_from_slice(name);
-        }
-        self.state.matched.push(Matched { name: full, value: value.to_vec() });
+        self.state.matched.push(variable, name, value);
         self.sets(link);
     }
 
@@ -524,6 +531,16 @@ impl Run<'_> {
                 }
             }
         }
+    }
+}
+
+/// Whether a rule that compares a number, as most do that look at TX or count, does not match this one.
+fn differs(link: &Link, number: impl FnOnce() -> i64) -> bool {
+    match &link.matcher {
+        Matcher::Number(order, other) if link.transformations.is_empty() => {
+            order.holds(number(), *other) == link.negated
+        }
+        _ => false,
     }
 }
 

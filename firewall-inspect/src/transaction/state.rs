@@ -45,6 +45,43 @@ pub(super) struct Matched {
     pub(super) value: Vec<u8>,
 }
 
+/// Values that matched, in memory that is used again.
+#[derive(Debug, Default)]
+pub(super) struct AllMatched {
+    entries: Vec<Matched>,
+    count: usize,
+}
+
+impl AllMatched {
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    pub(super) fn push(&mut self, variable: Variable, member: &[u8], value: &[u8]) {
+        if self.count == self.entries.len() {
+            self.entries.push(Matched::default());
+        }
+        let Matched { name, value: kept } = &mut self.entries[self.count];
+        self.count += 1;
+        name.clear();
+        name.extend_from_slice(variable.name().as_bytes());
+        if !member.is_empty() {
+            name.push(b':');
+            name.extend_from_slice(member);
+        }
+        kept.clear();
+        kept.extend_from_slice(value);
+    }
+}
+
+impl std::ops::Deref for AllMatched {
+    type Target = [Matched];
+
+    fn deref(&self) -> &[Matched] {
+        &self.entries[..self.count]
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     /// By the number of the name.
@@ -52,7 +89,7 @@ pub(super) struct State {
     /// Members of TX whose names came with the request, and all of the other collections, by variable and name.
     pub(super) members: BTreeMap<(Variable, Vec<u8>), Value>,
     /// Of the rule at hand and its chain.
-    pub(super) matched: Vec<Matched>,
+    pub(super) matched: AllMatched,
     pub(super) removed: Option<Bits>,
     pub(super) removed_targets: Vec<(Bits, std::sync::Arc<[Target]>)>,
     pub(super) engine: EngineMode,
@@ -68,7 +105,7 @@ impl State {
         Self {
             tx: vec![None; rules.tx.len()],
             members: BTreeMap::new(),
-            matched: Vec::new(),
+            matched: AllMatched::default(),
             removed: None,
             removed_targets: Vec::new(),
             engine,
