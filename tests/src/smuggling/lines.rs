@@ -93,7 +93,7 @@ fn versions() -> Vec<Case> {
         line("HTTP/2.0", "GET /x HTTP/2.0", VERSION),
         line("HTTP/3.0", "GET /x HTTP/3.0", VERSION),
         line("HTTP/1.2", "GET /x HTTP/1.2", VERSION),
-        line("HTTP/0.9 by name", "GET /x HTTP/0.9", VERSION),
+        line("HTTP/0.9 by name", "GET /x HTTP/0.9", LINE),
         line("HTTP/1.10", "GET /x HTTP/1.10", LINE),
         line("HTTP/01.1", "GET /x HTTP/01.1", LINE),
         line("HTTP/1,1", "GET /x HTTP/1,1", LINE),
