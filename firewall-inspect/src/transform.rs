@@ -81,6 +81,8 @@ impl Transformation {
             Self::Length => output.extend_from_slice(input.len().to_string().as_bytes()),
             Self::Lowercase => return mapped(input, output, u8::to_ascii_lowercase),
             Self::Md5 => encode::md5(input, output),
+            Self::NormalizePath if path::is_one_segment(input, false) => return false,
+            Self::NormalizePathWin if path::is_one_segment(input, true) => return false,
             Self::NormalizePath => path::normalize(input, output, false),
             Self::NormalizePathWin => path::normalize(input, output, true),
             Self::RemoveComments => white::remove_comments(input, output),

@@ -244,11 +244,7 @@ impl Filter {
 
     /// Whether so many bytes, and all that a node makes of them, are enough for one of its rules.
     fn is_worth(&self, node: &Node, length: usize) -> bool {
-        let made = match node.transformation {
-            Transformation::Base64Decode | Transformation::Base64DecodeExt => length / 4 * 3 + 2,
-            _ => length,
-        };
-        node.grows || self.sieves.last().is_none_or(|sieve| sieve.has_length(made, &node.any_rules))
+        node.grows || self.sieves.last().is_none_or(|sieve| sieve.has_length(length, &node.any_rules))
     }
 
     fn sieve(&self, value: &[u8], set: &ByteSet, rules: Mask, entry: u32, bytes: Bytes, found: &mut Found) {

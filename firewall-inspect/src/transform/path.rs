@@ -1,13 +1,15 @@
 //! Paths in normal form.
 
+/// Whether it is in normal form for want of a slash.
+pub(super) fn is_one_segment(input: &[u8], windows: bool) -> bool {
+    let slash = |byte: &u8| *byte == b'/' || (windows && *byte == b'\\');
+    input.first() != Some(&b'.') && !input.iter().any(slash)
+}
+
 /// Without empty and dot segments; `..` takes the segment before it away, where there is one. With `windows`, backslashes are
 /// slashes.
 pub(super) fn normalize(input: &[u8], output: &mut Vec<u8>, windows: bool) {
     let slash = |byte: &u8| *byte == b'/' || (windows && *byte == b'\\');
-    if input.first() != Some(&b'.') && !input.iter().any(slash) {
-        // A segment of its own.
-        return output.extend_from_slice(input);
-    }
     let absolute = input.first().is_some_and(slash);
     let trailing = input.last().is_some_and(slash);
     let mut segments: Vec<&[u8]> = Vec::new();
