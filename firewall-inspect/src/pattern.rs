@@ -52,15 +52,15 @@ pub(crate) fn refuse_conditions(pattern: &str) -> Result<(), PatternError> {
     translate(pattern).map_or(Ok(()), |translated| translated.refuse_conditions())
 }
 
-/// Reads an expression. One with conditions comes in two: as what whatever matches needs, and as the conditions.
+/// Reads an expression. One with conditions comes in two: as what whatever matches needs, and as the conditions, if they say
+/// more.
 pub(crate) fn parse_any(pattern: &str) -> Result<(Hir, Option<Conditions>), PatternError> {
     let translated = translate(pattern)?;
     let hir = translated.parse()?;
     if translated.marks.is_empty() {
         return Ok((hir, None));
     }
-    let (wide, conditions) = conditions::split(&hir, &translated.marks)?;
-    Ok((wide, Some(conditions)))
+    conditions::split(&hir, &translated.marks)
 }
 
 /// Compiles an expression.

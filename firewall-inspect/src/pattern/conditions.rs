@@ -13,6 +13,8 @@
 //! A possessive `c*+` of one byte or class is `c*(?!c)`, which is the same: no shorter run of them has something else behind it.
 //! Atomic groups and other possessive quantifiers are errors.
 
+use std::collections::BTreeSet;
+
 use regex_automata::{
     Input,
     meta::{Cache, Regex},
@@ -21,6 +23,7 @@ use regex_automata::{
 use regex_syntax::hir::{Class, Dot, Hir, HirKind, Look, Repetition};
 
 use super::PatternError;
+use crate::rules::ByteSet;
 
 /// Steps of an expression, at most.
 const STEPS: usize = 4096;
@@ -101,14 +104,73 @@ enum Step {
     Found,
 }
 
-/// The wide expression, and the narrow one.
-pub(super) fn split(hir: &Hir, marks: &[Mark]) -> Result<(Hir, Conditions), PatternError> {
-    let mut compiler = Compiler { marks, steps: Vec::new(), group: None, asking: false };
+/// The wide expression, and the narrow one, unless that is the same.
+pub(super) fn split(hir: &Hir, marks: &[Mark]) -> Result<(Hir, Option<Conditions>), PatternError> {
+    let mut follow = Follow { marks, needed: BTreeSet::new() };
+    follow.first(hir, ByteSet::ALL);
+    let mut compiler = Compiler { marks, needed: follow.needed, steps: Vec::new(), group: None, asking: false };
     compiler.add(hir)?;
     compiler.steps.push(Step::Found);
     let anything =
         Hir::repetition(Repetition { min: 0, max: None, greedy: true, sub: Box::new(Hir::dot(Dot::AnyByte)) });
-    Ok((replaced(hir, marks, &anything), Conditions { steps: compiler.steps, group: compiler.group }))
+    let conditions = Conditions { steps: compiler.steps, group: compiler.group };
+    Ok((replaced(hir, marks, &anything), (!compiler.needed.is_empty()).then_some(conditions)))
+}
+
+/// Finds out which conditions say something: all but that no `c` comes next where what comes next never begins with it, as in
+/// `\s*+;`.
+struct Follow<'m> {
+    marks: &'m [Mark],
+    needed: BTreeSet<u32>,
+}
+
+impl Follow<'_> {
+    /// The bytes that a part of the expression with all that is behind it may begin with, if that may begin with `after`.
+    fn first(&mut self, hir: &Hir, after: ByteSet) -> ByteSet {
+        match hir.kind() {
+            HirKind::Empty => after,
+            HirKind::Literal(literal) => ByteSet::of(&literal.0[..1]),
+            HirKind::Class(class) => class_set(class).map_or(ByteSet::ALL, |set| byte_set(&set)),
+            HirKind::Look(Look::End) => ByteSet::default(),
+            HirKind::Look(_) => after,
+            HirKind::Repetition(Repetition { min, max, sub, .. }) => {
+                let mut first = self.first(sub, after);
+                // It comes again, once more or often.
+                while *max != Some(1) {
+                    let more = self.first(sub, after.union(&first)).union(&first);
+                    if more == first {
+                        break;
+                    }
+                    first = more;
+                }
+                if *min == 0 { first.union(&after) } else { first }
+            }
+            HirKind::Capture(capture) => match self.marks.iter().find(|mark| mark.group == capture.index) {
+                None => self.first(&capture.sub, after),
+                Some(Mark { kind: Kind::Possessive, .. }) => {
+                    let byte = capture.sub.properties().maximum_len() == Some(1);
+                    if !byte || self.first(&capture.sub, ByteSet::ALL).meets(&after) {
+                        self.needed.insert(capture.index);
+                    }
+                    after
+                }
+                Some(mark) => {
+                    self.needed.insert(capture.index);
+                    self.first(&capture.sub, ByteSet::ALL);
+                    if matches!(mark.kind, Kind::Back(_)) { ByteSet::ALL } else { after }
+                }
+            },
+            HirKind::Concat(parts) => parts.iter().rev().fold(after, |after, part| self.first(part, after)),
+            HirKind::Alternation(branches) => {
+                branches.iter().fold(ByteSet::default(), |first, branch| first.union(&self.first(branch, after)))
+            }
+        }
+    }
+}
+
+fn byte_set(set: &[bool; 256]) -> ByteSet {
+    let bytes: Vec<u8> = (0..=255).filter(|byte| set[usize::from(*byte)]).collect();
+    ByteSet::of(&bytes)
 }
 
 /// Without marked groups: back-references become `back`, the others nothing.
@@ -140,6 +202,8 @@ fn number(marks: &[Mark], group: u32) -> u32 {
 
 struct Compiler<'m> {
     marks: &'m [Mark],
+    /// The groups of those that say something.
+    needed: BTreeSet<u32>,
     steps: Vec<Step>,
     group: Option<usize>,
     /// Within look-around.
@@ -161,7 +225,8 @@ impl Compiler<'_> {
             HirKind::Look(look) => self.steps.push(Step::Look(*look)),
             HirKind::Repetition(repetition) => self.repetition(repetition)?,
             HirKind::Capture(capture) => match self.marks.iter().find(|mark| mark.group == capture.index).copied() {
-                Some(mark) => self.mark(mark, &capture.sub)?,
+                Some(mark) if self.needed.contains(&mark.group) => self.mark(mark, &capture.sub)?,
+                Some(_) => {}
                 None => {
                     let slot = 2 * number(self.marks, capture.index) as usize;
                     let kept = slot < SLOTS;

@@ -131,11 +131,11 @@ fn conditions_are_asked() {
         (r"(?<=a|bc)d", b"cd bcd", Some(5..6)),
         (r"(?<!^)a", b"aa", Some(1..2)),
         (r"(?<=\n)a", b"a\na", Some(2..3)),
-        (r"^\s*+;", b"  ;", Some(0..3)),
         // It gives nothing back.
         (r"^\s*+[^a]", b"  a", None),
         (r"^[a-c]++c", b"abc", None),
-        (r"a{2,}+b", b"aaab", Some(0..4)),
+        (r"a{2,}+[ab]", b"aaab", Some(0..4)),
+        (r"a{2,}+[ab]", b"aaa", None),
         (r"\b(\w+)=\1\b", b"a=b bc=bc", Some(4..9)),
         (r"(?i)\b(\w+)=\1\b", b"Ab=aB", Some(0..5)),
         (r"\b(\w+)=\1\b", b"Ab=aB", None),
@@ -153,6 +153,29 @@ fn conditions_are_asked() {
     // Groups count as the expression has them.
     assert_eq!(search(r"(?!c)a++(?=(x))?(b)", b"aab"), Ok(Some((0..3, None))));
     assert_eq!(search(r"(?<!c)a++(b)", b"aab"), Ok(Some((0..3, Some(2..3)))));
+}
+
+#[test]
+fn conditions_that_say_nothing_are_none() {
+    for (pattern, needed) in [
+        (r"^\s*+;", false),
+        (r"^\s*+(?:;|$)", false),
+        (r"a{2,}+b", false),
+        (r"(?:\s*+;\s*+(?:q\s*+=)?)*$", true),
+        (r"(?:\s*+;(?:q\s*+=)?)*$", false),
+        (r"(?:b*+a|b)", false),
+        (r"(?:ab*+)*", true),
+        (r"(?:ab*+){2}$", false),
+        (r"(?:b?ab*+){2}$", true),
+        (r"\s*+", true),
+        (r"\s*+(?=;)", true),
+        (r"\s*+(?=;);", true),
+        (r"(a)b*+\1", true),
+        (r"b*+\x{62}", true),
+        (r"(?i)b*+B", true),
+    ] {
+        assert_eq!(parse_any(pattern).unwrap().1.is_some(), needed, "{pattern}");
+    }
 }
 
 #[test]

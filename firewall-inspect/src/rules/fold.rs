@@ -31,8 +31,8 @@ pub(super) fn idle(rules: &[Rule], tx: &Names) -> Bits {
     let mut removable: Vec<(&Bits, bool)> = Vec::new();
     // What is not among these is not there.
     let mut known: HashMap<u32, Known> = HashMap::new();
-    // Rules before this one may be passed by, depending on the request.
-    let mut doubtful = 0;
+    // Rules before this one may be passed by, depending on the request; and where jumps like that lead.
+    let (mut doubtful, mut landings) = (0, Vec::new());
     // Rules before this one are passed by, unless what leads past them is switched off and they are not.
     let (mut passed, mut with): (usize, Vec<&Bits>) = (0, Vec::new());
     for (index, rule) in rules.iter().enumerate() {
@@ -46,6 +46,7 @@ pub(super) fn idle(rules: &[Rule], tx: &Names) -> Bits {
                 continue;
             }
             doubtful = doubtful.max(passed);
+            landings.push(passed);
         }
         let verdict = settled(rule, &known);
         if verdict == Some(false) {
@@ -69,14 +70,14 @@ pub(super) fn idle(rules: &[Rule], tx: &Names) -> Bits {
         if matches!(rule.disruption, Disruption::AllowPhase | Disruption::AllowRequest | Disruption::AllowAll) {
             doubtful = usize::MAX;
         }
-        match rule.jump {
-            Some(to)
-                if certain && own.iter().all(|(_, whole)| *whole) && matches!(rule.disruption, Disruption::Pass) =>
-            {
-                (passed, with) = (to, own.into_iter().map(|(rules, _)| rules).collect());
-            }
-            Some(to) => doubtful = doubtful.max(to),
-            None => {}
+        let Some(to) = rule.jump else { continue };
+        // Whoever gets here jumps. What is between is passed by, if no other jump leads to it.
+        let jumps = verdict == Some(true) && matches!(rule.disruption, Disruption::Pass);
+        if jumps && own.iter().all(|(_, whole)| *whole) && landings.iter().all(|at| *at <= index || *at >= to) {
+            (passed, with) = (to, own.into_iter().map(|(rules, _)| rules).collect());
+        } else {
+            doubtful = doubtful.max(to);
+            landings.push(to);
         }
     }
     idle

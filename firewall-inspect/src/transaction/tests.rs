@@ -132,6 +132,33 @@ fn what_is_settled_beforehand_is_settled_as_it_would_be() {
 }
 
 #[test]
+fn what_a_jump_passes_by_is_looked_for_only_if_another_leads_there() {
+    let text = |to: &str| {
+        format!(
+            "SecRule ARGS:up \"@eq 1\" \"id:1,phase:2,pass,nolog,skipAfter:{to}\"
+             SecAction \"id:2,phase:2,pass,nolog,skipAfter:END\"
+             SecRule ARGS \"@contains x\" \"id:3,phase:2,pass\"
+             SecMarker MIDDLE
+             SecRule ARGS \"@contains x\" \"id:4,phase:2,pass\"
+             SecMarker END
+             SecRule ARGS \"@contains x\" \"id:5,phase:2,pass\"
+             SecMarker BEHIND
+             SecAction \"id:6,phase:2,pass\""
+        )
+    };
+    for (to, jumped, looked_for) in
+        [("MIDDLE", &[4, 5, 6][..], [true, true]), ("END", &[5, 6], [false, false]), ("BEHIND", &[6], [false, false])]
+    {
+        assert_eq!(ids(&text(to), "/?a=x"), [5, 6], "{to}");
+        assert_eq!(ids(&text(to), "/?a=x&up=1"), jumped, "{to}");
+        let rules = rules(&text(to));
+        let is_looked_for =
+            |id: u32| rules.request.speaks_for(rules.rules.iter().position(|rule| rule.id == id).unwrap());
+        assert_eq!([3, 4].map(is_looked_for), looked_for, "{to}");
+    }
+}
+
+#[test]
 fn updates_removals_and_controls() {
     let text = "SecRule ARGS \"@rx x\" \"id:1,phase:2,pass,tag:'t'\"
         SecRule ARGS|!ARGS:b \"@rx x\" \"id:2,phase:2,pass\"
