@@ -5,9 +5,9 @@
 //! ([`Requirement`]): is it long enough, has it the bytes, has it one of the words. A rule that passes is run on it with its
 //! own operator. What is asked is necessary for a match, so nothing is lost; how much it spares, only time tells.
 
-mod grams;
 mod mask;
 mod sieve;
+mod words;
 
 use std::collections::HashMap;
 

@@ -5,12 +5,10 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
-
 use super::{
     super::require::{ByteSet, Requirement},
-    grams::Grams,
     mask::Mask,
+    words::Words,
 };
 use crate::operator::Matcher;
 
@@ -20,8 +18,7 @@ const LENGTHS: usize = 33;
 #[derive(Debug)]
 pub(super) struct Sieve {
     alphabet: ByteSet,
-    words: Option<AhoCorasick>,
-    grams: Grams,
+    words: Words,
     /// Of each word, those that look for it.
     seekers: Vec<Vec<u16>>,
     /// Those that look for a word.
@@ -39,8 +36,7 @@ impl Sieve {
     pub(super) fn build(alphabet: ByteSet, matchers: &[&Matcher]) -> Self {
         let mut sieve = Self {
             alphabet,
-            words: None,
-            grams: Grams::default(),
+            words: Words::new(&[]),
             seekers: Vec::new(),
             seeking: Mask::default(),
             by_length: Box::new([Mask::default(); LENGTHS]),
@@ -76,21 +72,10 @@ impl Sieve {
         }
         sieve.sets = sets.into_iter().collect();
         sieve.sets.sort_by_key(|(set, _)| *set);
-        let mut by_number: Vec<_> = words.into_iter().collect();
+        let mut by_number: Vec<(Vec<u8>, usize)> = words.into_iter().collect();
         by_number.sort_by_key(|(_, number)| *number);
-        if !by_number.is_empty() {
-            by_number.iter().for_each(|(word, _)| sieve.grams.insert(word));
-            let words = by_number.into_iter().map(|(word, _)| word);
-            // Words that are too many for it are no reason to let anything pass: then nothing is sieved by words.
-            sieve.words = AhoCorasickBuilder::new()
-                .ascii_case_insensitive(true)
-                .kind(Some(AhoCorasickKind::ContiguousNFA))
-                .build(words)
-                .ok();
-            if sieve.words.is_none() {
-                sieve.seeking = Mask::default();
-            }
-        }
+        let words: Vec<Vec<u8>> = by_number.into_iter().map(|(word, _)| word).collect();
+        sieve.words = Words::new(&words);
         sieve
     }
 
@@ -117,18 +102,15 @@ impl Sieve {
             }
         }
         let seeking = rules.and(&self.seeking);
-        if !seeking.is_empty()
-            && let Some(words) = &self.words
-            && self.grams.might(value)
-        {
-            for word in words.find_overlapping_iter(value) {
-                for number in &self.seekers[word.pattern().as_usize()] {
+        if !seeking.is_empty() {
+            self.words.find(value, |word| {
+                for number in &self.seekers[word] {
                     let number = usize::from(*number);
                     if seeking.contains(number) && self.needs[number].iter().all(|needed| needed.meets(set)) {
                         might.insert(number);
                     }
                 }
-            }
+            });
         }
         might
     }
