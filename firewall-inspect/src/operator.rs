@@ -177,7 +177,7 @@ impl Matcher {
         Ok(Self::Words(Box::new(Words { words, automaton })))
     }
 
-    /// Where in the value it is. `argument` puts the argument together, where it has macros; `cache` is memory for
+    /// Where in the value it is. `argument`: with its macros in place, where it has any; `cache` is memory for
     /// expressions, made for this one.
     ///
     /// SQLi and XSS are not judged here, nor expressions with macros.
@@ -185,7 +185,7 @@ impl Matcher {
         &self,
         value: &[u8],
         cache: impl FnOnce(&Regex) -> &'c mut Cache,
-        argument: impl FnOnce() -> Vec<u8>,
+        argument: &[u8],
     ) -> Option<Range<usize>> {
         let whole = 0..value.len();
         let is = |is: bool| is.then_some(whole.clone());
@@ -203,12 +203,9 @@ impl Matcher {
             }
             Self::Words(words) => words.automaton.find(value).map(|found| found.range()),
             Self::Literal(place, finder) => place.find(value, finder.needle(), || finder.find(value)),
-            Self::DynamicLiteral(place, _) => {
-                let text = argument();
-                place.find(value, &text, || memmem::find(value, &text))
-            }
+            Self::DynamicLiteral(place, _) => place.find(value, argument, || memmem::find(value, argument)),
             Self::Number(order, other) => is(order.holds(number(value), *other)),
-            Self::DynamicNumber(order, _) => is(order.holds(number(value), number(&argument()))),
+            Self::DynamicNumber(order, _) => is(order.holds(number(value), number(argument))),
             Self::Networks(networks) => {
                 let address = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
                 is(address

@@ -49,8 +49,9 @@ pub struct Worker {
     /// Bytes that they take.
     taken: usize,
     dynamic: Vec<(Vec<u8>, Option<Regex>)>,
-    /// A member of TX as text, and what transformations make.
+    /// A member of TX as text, an argument with its macros in place, and what transformations make.
     written: Vec<u8>,
+    argument: Vec<u8>,
     buffers: [Vec<u8>; 2],
     /// Transactions, so that memory is not counted after each.
     finished: u32,
@@ -139,7 +140,7 @@ impl Worker {
         if self.finished.is_multiple_of(TIDY_EVERY) {
             self.taken = self.caches.iter().flatten().map(|cache| cache.memory_usage()).sum();
         }
-        for buffer in self.buffers.iter_mut().chain([&mut self.written]) {
+        for buffer in self.buffers.iter_mut().chain([&mut self.written, &mut self.argument]) {
             if buffer.capacity() > BUFFER {
                 *buffer = Vec::new();
             }

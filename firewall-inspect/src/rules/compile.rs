@@ -10,13 +10,12 @@ use super::{
     names::{GROUPS, Names},
     resolve::{Draft, Item, resolve},
     rule::{
-        Amount, Capture, Disruption, Effect, Link, MemberName, Piece, Rule, Select, SetVar, SetVarValue, Sources,
-        Target, Text,
+        Amount, Capture, Disruption, Effect, Link, MemberName, NameExpression, Piece, Rule, Select, SetVar,
+        SetVarValue, Sources, Target, Text,
     },
 };
 use crate::{
     operator::Matcher,
-    pattern,
     seclang::{self, Action, Ctl, Directive, Fault, Operator, Place, Stated, Transformation, Use, Variable},
 };
 
@@ -65,6 +64,12 @@ pub(super) fn compile(directives: &[Stated<Directive>], read: Read<'_>) -> Resul
     compiler.effects(&drafts.concat(), &mut rules);
     if !compiler.faults.is_empty() {
         return Err(compiler.faults);
+    }
+    for target in rules.iter_mut().flat_map(|rule| &mut rule.links).flat_map(|link| &mut link.targets) {
+        if let (Variable::Tx, Select::Expression(names)) = (target.variable, &mut target.select) {
+            let tx = &compiler.tx;
+            names.tx = (0..tx.len() as u32).filter(|number| names.is_match(tx.name(*number))).collect();
+        }
     }
     settle_captures(&mut rules);
     let idle = idle(&rules, &compiler.tx);
@@ -207,8 +212,8 @@ impl Compiler<'_> {
                 Select::Tx(self.tx.number(name.as_bytes()))
             }
             Some(seclang::Selector::Name(name)) => Select::Name(name.to_ascii_lowercase().into_bytes().into()),
-            Some(seclang::Selector::Regex(expression)) => match pattern::compile(&format!("(?i){expression}")) {
-                Ok(regex) => Select::Expression(Box::new(regex)),
+            Some(seclang::Selector::Regex(expression)) => match NameExpression::compile(expression) {
+                Ok(names) => Select::Expression(Box::new(names)),
                 Err(error) => {
                     self.fault(place, format!("`{expression}`: {error}"));
                     return None;
@@ -354,7 +359,8 @@ fn reads_groups(rule: &Rule) -> bool {
         || rule.links.iter().any(|link| {
             let targets = link.targets.iter().any(|target| match (target.variable, &target.select) {
                 (Variable::Tx, Select::Tx(number)) => group(*number),
-                (Variable::Tx, Select::All | Select::Expression(_)) => true,
+                (Variable::Tx, Select::All) => true,
+                (Variable::Tx, Select::Expression(names)) => names.tx.iter().any(|number| group(*number)),
                 _ => false,
             });
             let sets = link.sets.iter().any(|set| {

@@ -26,11 +26,17 @@ impl ByteSet {
     pub(crate) const ALL: Self = Self([u64::MAX; 4]);
 
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let mut set = Self::default();
-        for byte in bytes {
-            set.insert(*byte);
+        // Four sets in turn, so that none has to wait for its own last word.
+        let mut sets = [Self::default(); 4];
+        let (fours, rest) = bytes.as_chunks::<4>();
+        for four in fours {
+            for (set, byte) in sets.iter_mut().zip(four) {
+                set.insert(*byte);
+            }
         }
-        set
+        rest.iter().for_each(|byte| sets[0].insert(*byte));
+        let [first, second, third, fourth] = sets;
+        first.union(&second).union(&third.union(&fourth))
     }
 
     pub(crate) fn insert(&mut self, byte: u8) {

@@ -5,6 +5,7 @@ use regex_automata::meta::Regex;
 use super::bits::Bits;
 use crate::{
     operator::Matcher,
+    pattern::{self, PatternError},
     seclang::{BodyProcessor, EngineMode, Operator, Phase, Place, Severity, Transformation, Variable},
 };
 
@@ -90,7 +91,46 @@ pub(crate) enum Select {
     Name(Box<[u8]>),
     /// Of TX.
     Tx(u32),
-    Expression(Box<Regex>),
+    Expression(Box<NameExpression>),
+}
+
+/// An expression for the names of members, in any case.
+#[derive(Debug)]
+pub(crate) struct NameExpression {
+    shape: Shape,
+    /// Names of TX that it means, of those that the rule set has.
+    pub(crate) tx: Box<[u32]>,
+}
+
+/// What most expressions for names come to.
+#[derive(Debug)]
+enum Shape {
+    Begins(Box<[u8]>),
+    Contains(Box<[u8]>),
+    Other(Regex),
+}
+
+impl NameExpression {
+    pub(crate) fn compile(expression: &str) -> Result<Self, PatternError> {
+        let anchored = expression.strip_prefix('^');
+        let text = anchored.unwrap_or(expression);
+        let shape = if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            Shape::Other(pattern::compile(&format!("(?i){expression}"))?)
+        } else if anchored.is_some() {
+            Shape::Begins(text.as_bytes().into())
+        } else {
+            Shape::Contains(text.as_bytes().into())
+        };
+        Ok(Self { shape, tx: Box::default() })
+    }
+
+    pub(crate) fn is_match(&self, name: &[u8]) -> bool {
+        match &self.shape {
+            Shape::Begins(text) => name.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text)),
+            Shape::Contains(text) => name.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text)),
+            Shape::Other(regex) => regex.is_match(name),
+        }
+    }
 }
 
 /// A kind of values that are kept.

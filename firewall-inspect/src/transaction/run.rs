@@ -232,7 +232,7 @@ impl Run<'_> {
             Select::All => true,
             Select::Name(wanted) => name.eq_ignore_ascii_case(wanted),
             Select::Tx(number) => name.eq_ignore_ascii_case(self.rules.tx.name(*number)),
-            Select::Expression(regex) => regex.is_match(name),
+            Select::Expression(names) => names.is_match(name),
         }
     }
 
@@ -275,13 +275,16 @@ impl Run<'_> {
                 state.matched.iter().map(|matched| (matched.name.clone(), matched.name.clone())).collect()
             }
             Variable::Tx => {
-                let numbered = state.tx.iter().enumerate().filter_map(|(number, value)| {
-                    let name = self.rules.tx.name(number as u32);
-                    // Whoever asks sees to it as well; most are not meant, though, and need not be written.
-                    let value = value.as_ref().filter(|_| self.selects(target, name))?;
-                    Some((name.to_vec(), value.to_vec()))
-                });
-                numbered.chain(self.members(Variable::Tx)).collect()
+                let member = |number: u32| {
+                    let value = state.tx[number as usize].as_ref()?;
+                    Some((self.rules.tx.name(number).to_vec(), value.to_vec()))
+                };
+                match &target.select {
+                    Select::Expression(names) => {
+                        names.tx.iter().filter_map(|number| member(*number)).chain(self.members(Variable::Tx)).collect()
+                    }
+                    _ => (0..state.tx.len() as u32).filter_map(member).chain(self.members(Variable::Tx)).collect(),
+                }
             }
             Variable::Env
             | Variable::Global
@@ -294,8 +297,8 @@ impl Run<'_> {
     }
 
     fn members(&self, collection: Variable) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-        let members = self.state.members.iter().filter(move |((of, _), _)| *of == collection);
-        members.map(|((_, name), value)| (name.clone(), value.to_vec()))
+        let members = self.state.members.get(&collection).into_iter().flatten();
+        members.map(|(name, value)| (name.clone(), value.to_vec()))
     }
 
     /// A link, on what is put together when it is asked for.
@@ -350,23 +353,32 @@ impl Run<'_> {
 
     /// Whether the operator finds what it looks for; and if so, what follows for each match.
     fn judge(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) -> bool {
-        let argument = link.argument.as_ref().map(|text| self.expand(text));
+        let mut argument = std::mem::take(&mut self.worker.argument);
+        argument.clear();
+        if let Some(text) = &link.argument {
+            self.expand_to(text, &mut argument);
+        }
+        let matched = self.judge_with(link, &argument, variable, name, value);
+        self.worker.argument = argument;
+        matched
+    }
+
+    /// The same; the argument has its macros in place.
+    fn judge_with(&mut self, link: &Link, argument: &[u8], variable: Variable, name: &[u8], value: &[u8]) -> bool {
         let found = match &link.matcher {
             Matcher::Regex(expression)
                 if expression.conditions.is_some() || (link.capture == Capture::Groups && !link.negated) =>
             {
                 return self.groups(link, variable, name, value, expression);
             }
-            Matcher::DynamicRegex(_) => self
-                .worker
-                .dynamic(argument.as_deref().unwrap_or_default())
-                .and_then(|regex| regex.find(value))
-                .map(|found| found.range()),
+            Matcher::DynamicRegex(_) => {
+                self.worker.dynamic(argument).and_then(|regex| regex.find(value)).map(|found| found.range())
+            }
             Matcher::Sqli => crate::injection::sqli(value).map(|_| 0..value.len()),
             Matcher::Xss => crate::injection::xss(value).then_some(0..value.len()),
             matcher => {
                 let worker = &mut *self.worker;
-                matcher.find(value, |regex| worker.cache(link.pattern, regex), || argument.unwrap_or_default())
+                matcher.find(value, |regex| worker.cache(link.pattern, regex), argument)
             }
         };
         if found.is_some() == link.negated {
@@ -450,7 +462,9 @@ impl Run<'_> {
         let (number, dynamic) = match &set.name {
             MemberName::Tx(number) => (Some(*number as usize), None),
             MemberName::Dynamic(collection, text) => {
-                (None, Some((*collection, self.expand(text).to_ascii_lowercase())))
+                let mut name = self.expand(text);
+                name.make_ascii_lowercase();
+                (None, Some((*collection, name)))
             }
         };
         let old = || match (&number, &dynamic) {
@@ -492,18 +506,22 @@ impl Run<'_> {
     /// A text with its macros in place; what has no value is nothing.
     pub(super) fn expand(&self, text: &Text) -> Vec<u8> {
         let mut expanded = Vec::new();
+        self.expand_to(text, &mut expanded);
+        expanded
+    }
+
+    fn expand_to(&self, text: &Text, expanded: &mut Vec<u8>) {
         for piece in &text.0 {
             match piece {
                 Piece::Literal(literal) => expanded.extend_from_slice(literal),
                 Piece::Tx(number) => {
                     if let Some(value) = &self.state.tx[*number as usize] {
-                        value.write(&mut expanded);
+                        value.write(expanded);
                     }
                 }
-                Piece::Variable(variable, member) => self.write(*variable, member.as_deref(), &mut expanded),
+                Piece::Variable(variable, member) => self.write(*variable, member.as_deref(), expanded),
             }
         }
-        expanded
     }
 
     fn write(&self, variable: Variable, member: Option<&[u8]>, to: &mut Vec<u8>) {

@@ -1,6 +1,6 @@
 //! What rules remember from one to the next.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write as _};
 
 use crate::{
     operator::number,
@@ -18,7 +18,10 @@ pub(super) enum Value {
 impl Value {
     pub(super) fn write(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Number(number) => to.extend_from_slice(number.to_string().as_bytes()),
+            Self::Number(number) => {
+                // Into memory, which takes it.
+                let _ = write!(to, "{number}");
+            }
             Self::Bytes(bytes) => to.extend_from_slice(bytes),
         }
     }
@@ -87,7 +90,7 @@ pub(super) struct State {
     /// By the number of the name.
     pub(super) tx: Vec<Option<Value>>,
     /// Members of TX whose names came with the request, and all of the other collections, by variable and name.
-    pub(super) members: BTreeMap<(Variable, Vec<u8>), Value>,
+    pub(super) members: BTreeMap<Variable, BTreeMap<Vec<u8>, Value>>,
     /// Of the rule at hand and its chain.
     pub(super) matched: AllMatched,
     pub(super) removed: Option<Bits>,
@@ -124,7 +127,7 @@ impl State {
         {
             return self.tx[number as usize].as_ref();
         }
-        self.members.get(&(collection, name.to_vec()))
+        self.members.get(&collection)?.get(name)
     }
 
     /// Changes a member, whose name is in lower case. `None`: it is no more.
@@ -137,10 +140,12 @@ impl State {
         }
         match value {
             Some(value) => {
-                self.members.insert((collection, name), value);
+                self.members.entry(collection).or_default().insert(name, value);
             }
             None => {
-                self.members.remove(&(collection, name));
+                if let Some(members) = self.members.get_mut(&collection) {
+                    members.remove(&name);
+                }
             }
         }
     }

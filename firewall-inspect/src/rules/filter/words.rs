@@ -10,6 +10,8 @@ const TWO: usize = 1 << (2 * BITS);
 
 /// Words, and where in each to look first.
 pub(super) struct Words {
+    /// Of three bytes in a row, whether they or the last two of them lead to a word.
+    any: Box<[u64]>,
     three: Grams,
     two: Grams,
     text: Vec<u8>,
@@ -100,7 +102,9 @@ impl Words {
             });
             text.extend_from_slice(word);
         }
-        Self { three: Grams::new(THREE, three), two: Grams::new(TWO, two), text }
+        let (three, two) = (Grams::new(THREE, three), Grams::new(TWO, two));
+        let any = three.bits.iter().enumerate().map(|(at, word)| word | two.bits[at % two.bits.len()]).collect();
+        Self { any, three, two, text }
     }
 
     /// Tells of each word, in any case, that a value has; of some more than once.
@@ -108,10 +112,11 @@ impl Words {
         let mut index = 0;
         for (at, byte) in value.iter().enumerate() {
             index = (index << BITS | usize::from(CLASSES[usize::from(*byte)])) % THREE;
+            // What two bytes in a row lead to is known of them with any byte before.
+            if !is_set(&self.any, index) {
+                continue;
+            }
             for (grams, index) in [(&self.three, index), (&self.two, index % TWO)] {
-                if !grams.has(index) {
-                    continue;
-                }
                 for place in grams.places(index) {
                     let word = &self.text[place.start as usize..][..place.length as usize];
                     let found =
@@ -142,17 +147,19 @@ impl Grams {
         Self { bits, ranks, starts, places }
     }
 
-    fn has(&self, index: usize) -> bool {
-        self.bits[index / 64] >> (index % 64) & 1 == 1
-    }
-
-    /// What is to be looked for where it has these.
-    #[inline(never)]
+    /// What is to be looked for where a value has these.
     fn places(&self, index: usize) -> &[Place] {
+        if !is_set(&self.bits, index) {
+            return &[];
+        }
         let before = self.bits[index / 64] & ((1 << (index % 64)) - 1);
         let rank = (self.ranks[index / 64] + before.count_ones()) as usize;
         &self.places[self.starts[rank] as usize..self.starts[rank + 1] as usize]
     }
+}
+
+fn is_set(bits: &[u64], index: usize) -> bool {
+    bits[index / 64] >> (index % 64) & 1 == 1
 }
 
 fn index(gram: &[u8]) -> usize {
