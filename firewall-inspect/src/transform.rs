@@ -8,44 +8,13 @@ mod encode;
 mod path;
 #[cfg(test)]
 mod tests;
+mod triggers;
 mod white;
 
-use crate::{rules::ByteSet, seclang::Transformation};
+pub(crate) use self::triggers::Triggers;
+use crate::seclang::Transformation;
 
 impl Transformation {
-    /// Bytes without which a value stays as it is.
-    pub(crate) fn triggers(self) -> ByteSet {
-        let upper = || ByteSet::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-        // The last is a no-break space.
-        let space = || ByteSet::of(b" \t\n\x0b\x0c\r\xa0");
-        match self {
-            Self::CmdLine => upper().union(&space()).union(&ByteSet::of(b"\\\"'^,;/(")),
-            Self::CompressWhitespace | Self::RemoveWhitespace => space(),
-            Self::CssDecode | Self::EscapeSeqDecode | Self::JsDecode => ByteSet::of(b"\\"),
-            Self::HtmlEntityDecode => ByteSet::of(b"&"),
-            Self::Lowercase => upper(),
-            Self::NormalizePath => ByteSet::of(b"/."),
-            Self::NormalizePathWin => ByteSet::of(b"/.\\"),
-            Self::RemoveComments | Self::RemoveCommentsChar => ByteSet::of(b"/-#<*"),
-            Self::RemoveNulls | Self::ReplaceNulls => ByteSet::of(b"\0"),
-            Self::ReplaceComments => ByteSet::of(b"/"),
-            Self::SqlHexDecode => ByteSet::of(b"xX"),
-            Self::Trim | Self::TrimLeft | Self::TrimRight => space().union(&ByteSet::of(b"\0")),
-            Self::Uppercase => ByteSet::of(b"abcdefghijklmnopqrstuvwxyz"),
-            Self::UrlDecode | Self::UrlDecodeUni => ByteSet::of(b"%+"),
-            Self::Utf8ToUnicode => ByteSet([0, 0, u64::MAX, u64::MAX]),
-            Self::Base64Decode
-            | Self::Base64DecodeExt
-            | Self::Base64Encode
-            | Self::HexDecode
-            | Self::HexEncode
-            | Self::Length
-            | Self::Md5
-            | Self::Sha1
-            | Self::UrlEncode => ByteSet::ALL,
-        }
-    }
-
     /// Whether there may be more bytes after it than before.
     pub(crate) fn grows(self) -> bool {
         matches!(

@@ -24,7 +24,11 @@ use crate::{
     injection,
     operator::Matcher,
     seclang::{Phase, Transformation, Variable},
+    transform::Triggers,
 };
+
+/// Lengths from here on are all the same.
+const LENGTHS: usize = 33;
 
 /// What the filter's values are parts of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +63,8 @@ struct Plans {
 struct Plan {
     /// What becomes of a value: the first node is the value itself. A node's parent is before it.
     nodes: Vec<Node>,
-    /// Bytes without which no node differs from its parent.
-    triggers: ByteSet,
+    /// For values of each length, what makes a node differ from its parent; of nodes whose rules so many bytes are enough for.
+    triggers: Vec<Triggers>,
     all: Mask,
 }
 
@@ -69,12 +73,12 @@ struct Plan {
 struct Node {
     parent: u16,
     transformation: Transformation,
-    triggers: ByteSet,
+    triggers: Triggers,
     rules: Mask,
     /// Of it and all that is made of it: the node behind them, what triggers one, their rules, and whether one may make more
     /// bytes than it gets.
     end: u16,
-    any_triggers: ByteSet,
+    any_triggers: Triggers,
     any_rules: Mask,
     grows: bool,
 }
@@ -137,11 +141,19 @@ impl Filter {
             }
         }
         filter.plan(&chosen);
-        for plans in &mut filter.plans {
-            plans.any.settle();
-            plans.named.values_mut().for_each(Plan::settle);
+        let mut all = std::mem::take(&mut filter.plans);
+        for plans in &mut all {
+            for plan in plans.named.values_mut().chain([&mut plans.any]) {
+                plan.settle();
+                let triggers = |length| {
+                    let worth = plan.nodes.iter().skip(1).filter(|node| filter.is_worth(node, length));
+                    worth.fold(Triggers::default(), |all, node| all.union(&node.triggers))
+                };
+                plan.triggers = (0..LENGTHS).map(triggers).collect();
+            }
             plans.lengths = plans.named.keys().fold(0, |lengths, name| lengths | 1 << name.len().min(63));
         }
+        filter.plans = all;
         filter
     }
 
@@ -191,7 +203,7 @@ impl Filter {
         let value = &values[start as usize..end as usize];
         let bytes = Bytes { transformed: false, start, end };
         let set = ByteSet::of(value);
-        if !plan.triggers.meets(&set) {
+        if !plan.triggers[value.len().min(LENGTHS - 1)].meet(&set, value.len()) {
             self.sieve(value, &set, plan.all, entry, bytes, found);
             return;
         }
@@ -205,7 +217,7 @@ impl Filter {
         while let Some(node) = plan.nodes.get(at) {
             let mut outcome = outcome_of[usize::from(node.parent)];
             let before = &mut outcomes[usize::from(outcome)];
-            if !node.any_triggers.meets(&before.set) {
+            if !node.any_triggers.meet(&before.set, before.bytes.len()) {
                 before.rules.add(&node.any_rules);
                 at = usize::from(node.end);
                 continue;
@@ -214,7 +226,7 @@ impl Filter {
                 at = usize::from(node.end);
                 continue;
             }
-            if node.triggers.meets(&before.set) {
+            if node.triggers.meet(&before.set, before.bytes.len()) {
                 let mut buffer = std::mem::take(&mut found.buffer);
                 if node.transformation.apply(before.bytes.of(values, &found.made), &mut buffer) {
                     found.scanned += buffer.len() as u64;
@@ -293,7 +305,7 @@ impl Plans {
 }
 
 impl Node {
-    fn new(parent: u16, transformation: Transformation, triggers: ByteSet) -> Self {
+    fn new(parent: u16, transformation: Transformation, triggers: Triggers) -> Self {
         Self {
             parent,
             transformation,
@@ -337,7 +349,7 @@ impl Plan {
     fn add(&mut self, link: &Link, number: usize) {
         if self.nodes.is_empty() {
             let transformation = Transformation::Lowercase;
-            self.nodes.push(Node::new(0, transformation, ByteSet::default()));
+            self.nodes.push(Node::new(0, transformation, Triggers::default()));
         }
         let mut at = 0;
         if link.multi_match {
@@ -356,7 +368,6 @@ impl Plan {
             if link.multi_match {
                 self.nodes[usize::from(at)].rules.insert(number);
             }
-            self.triggers = self.triggers.union(&transformation.triggers());
         }
         self.nodes[usize::from(at)].rules.insert(number);
         self.all.insert(number);

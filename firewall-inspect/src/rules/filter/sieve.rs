@@ -7,13 +7,11 @@ use std::collections::HashMap;
 
 use super::{
     super::require::{ByteSet, Requirement},
+    LENGTHS,
     mask::Mask,
     words::Words,
 };
 use crate::operator::Matcher;
-
-/// Lengths from here on are all the same.
-const LENGTHS: usize = 33;
 
 #[derive(Debug)]
 pub(super) struct Sieve {
