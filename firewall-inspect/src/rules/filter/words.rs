@@ -11,7 +11,7 @@ const TWO: usize = 1 << (2 * BITS);
 /// Words, and where in each to look first.
 pub(super) struct Words {
     /// Of three bytes in a row, whether they or the last two of them lead to a word.
-    any: Box<[u64]>,
+    any: Box<[u64; THREE / 64]>,
     three: Grams,
     two: Grams,
     text: Vec<u8>,
@@ -103,17 +103,19 @@ impl Words {
             text.extend_from_slice(word);
         }
         let (three, two) = (Grams::new(THREE, three), Grams::new(TWO, two));
-        let any = three.bits.iter().enumerate().map(|(at, word)| word | two.bits[at % two.bits.len()]).collect();
+        let any = Box::new(std::array::from_fn(|at| three.bits[at] | two.bits[at % two.bits.len()]));
         Self { any, three, two, text }
     }
 
     /// Tells of each word, in any case, that a value has; of some more than once.
     pub(super) fn find(&self, value: &[u8], mut tell: impl FnMut(usize)) {
-        let mut index = 0;
+        let (mut first, mut second) = (0, 0);
         for (at, byte) in value.iter().enumerate() {
-            index = (index << BITS | usize::from(CLASSES[usize::from(*byte)])) % THREE;
+            let third = usize::from(CLASSES[usize::from(*byte)]);
+            let index = (first << (2 * BITS) | second << BITS | third) % THREE;
+            (first, second) = (second, third);
             // What two bytes in a row lead to is known of them with any byte before.
-            if !is_set(&self.any, index) {
+            if !is_set(&self.any[..], index) {
                 continue;
             }
             for (grams, index) in [(&self.three, index), (&self.two, index % TWO)] {
