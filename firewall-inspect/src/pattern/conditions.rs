@@ -13,6 +13,9 @@
 //! A possessive `c*+` of one byte or class is `c*(?!c)`, which is the same: no shorter run of them has something else behind it.
 //! Atomic groups and other possessive quantifiers are errors.
 
+mod follow;
+mod sure;
+
 use std::collections::BTreeSet;
 
 use regex_automata::{
@@ -23,7 +26,6 @@ use regex_automata::{
 use regex_syntax::hir::{Class, Dot, Hir, HirKind, Look, Repetition};
 
 use super::PatternError;
-use crate::rules::ByteSet;
 
 /// Steps of an expression, at most.
 const STEPS: usize = 4096;
@@ -80,6 +82,8 @@ pub(crate) struct Conditions {
     steps: Vec<Step>,
     /// The group that is referred back to.
     group: Option<usize>,
+    /// Whatever this finds a match in, has one: the first thing to try where it does not matter which.
+    pub(crate) sure: Option<Regex>,
 }
 
 #[derive(Debug)]
@@ -106,71 +110,15 @@ enum Step {
 
 /// The wide expression, and the narrow one, unless that is the same.
 pub(super) fn split(hir: &Hir, marks: &[Mark]) -> Result<(Hir, Option<Conditions>), PatternError> {
-    let mut follow = Follow { marks, needed: BTreeSet::new() };
-    follow.first(hir, ByteSet::ALL);
-    let mut compiler = Compiler { marks, needed: follow.needed, steps: Vec::new(), group: None, asking: false };
+    let needed = follow::needed(hir, marks);
+    let sure = sure::sure(hir, marks, &needed).and_then(|sure| super::build(&sure).ok());
+    let mut compiler = Compiler { marks, needed, steps: Vec::new(), group: None, asking: false };
     compiler.add(hir)?;
     compiler.steps.push(Step::Found);
     let anything =
         Hir::repetition(Repetition { min: 0, max: None, greedy: true, sub: Box::new(Hir::dot(Dot::AnyByte)) });
-    let conditions = Conditions { steps: compiler.steps, group: compiler.group };
+    let conditions = Conditions { steps: compiler.steps, group: compiler.group, sure };
     Ok((replaced(hir, marks, &anything), (!compiler.needed.is_empty()).then_some(conditions)))
-}
-
-/// Finds out which conditions say something: all but that no `c` comes next where what comes next never begins with it, as in
-/// `\s*+;`.
-struct Follow<'m> {
-    marks: &'m [Mark],
-    needed: BTreeSet<u32>,
-}
-
-impl Follow<'_> {
-    /// The bytes that a part of the expression with all that is behind it may begin with, if that may begin with `after`.
-    fn first(&mut self, hir: &Hir, after: ByteSet) -> ByteSet {
-        match hir.kind() {
-            HirKind::Empty => after,
-            HirKind::Literal(literal) => ByteSet::of(&literal.0[..1]),
-            HirKind::Class(class) => class_set(class).map_or(ByteSet::ALL, |set| byte_set(&set)),
-            HirKind::Look(Look::End) => ByteSet::default(),
-            HirKind::Look(_) => after,
-            HirKind::Repetition(Repetition { min, max, sub, .. }) => {
-                let mut first = self.first(sub, after);
-                // It comes again, once more or often.
-                while *max != Some(1) {
-                    let more = self.first(sub, after.union(&first)).union(&first);
-                    if more == first {
-                        break;
-                    }
-                    first = more;
-                }
-                if *min == 0 { first.union(&after) } else { first }
-            }
-            HirKind::Capture(capture) => match self.marks.iter().find(|mark| mark.group == capture.index) {
-                None => self.first(&capture.sub, after),
-                Some(Mark { kind: Kind::Possessive, .. }) => {
-                    let byte = capture.sub.properties().maximum_len() == Some(1);
-                    if !byte || self.first(&capture.sub, ByteSet::ALL).meets(&after) {
-                        self.needed.insert(capture.index);
-                    }
-                    after
-                }
-                Some(mark) => {
-                    self.needed.insert(capture.index);
-                    self.first(&capture.sub, ByteSet::ALL);
-                    if matches!(mark.kind, Kind::Back(_)) { ByteSet::ALL } else { after }
-                }
-            },
-            HirKind::Concat(parts) => parts.iter().rev().fold(after, |after, part| self.first(part, after)),
-            HirKind::Alternation(branches) => {
-                branches.iter().fold(ByteSet::default(), |first, branch| first.union(&self.first(branch, after)))
-            }
-        }
-    }
-}
-
-fn byte_set(set: &[bool; 256]) -> ByteSet {
-    let bytes: Vec<u8> = (0..=255).filter(|byte| set[usize::from(*byte)]).collect();
-    ByteSet::of(&bytes)
 }
 
 /// Without marked groups: back-references become `back`, the others nothing.

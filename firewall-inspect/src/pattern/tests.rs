@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn is_match(pattern: &str, input: &[u8]) -> bool {
@@ -175,6 +177,51 @@ fn conditions_that_say_nothing_are_none() {
         (r"(?i)b*+B", true),
     ] {
         assert_eq!(parse_any(pattern).unwrap().1.is_some(), needed, "{pattern}");
+    }
+}
+
+/// An expression that matches for sure where it does, and whether it does.
+fn is_sure(pattern: &str, value: &[u8]) -> bool {
+    let conditions = parse_any(pattern).unwrap().1.expect("conditions");
+    conditions.sure.is_some_and(|sure| sure.is_match(value))
+}
+
+#[test]
+fn what_is_sure_needs_no_conditions() {
+    for (pattern, value, expected) in [
+        (r"^\s*+[^;]", "  a", true),
+        (r"^\s*+[^;]", "   ", false),
+        (r"^(?:;\s*+(?:q=1|[^c;]+|,?))*$", "; q=1;  ab", true),
+        // It does match, which is not said.
+        (r"^(?:;\s*+(?:q=1|[^c;]+|,?))*$", "; ;", false),
+        (r"^a\s*+.*$", "a  b", true),
+        (r"^a++[ab]?$", "aab", true),
+        (r"^a++(?:$|a)", "aa", true),
+        (r"^(?:a{2,}+[ab])+$", "aabaab", true),
+        (r"(?!x)a", "a", false),
+    ] {
+        assert_eq!(is_sure(pattern, value.as_bytes()), expected, "{pattern} in {value:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn what_is_sure_is_true(
+        pattern in prop::sample::select(&[
+            r"^\s*+[^;]",
+            r"^(?:;\s*+(?:q=1|[^c]+|,?))*$",
+            r"^(?:a\s*+[^b]*,?)*$",
+            r"\s*+(?:b|;?)\s*+[;q ]",
+            r"a++(?:a?b?\b|$)c?",
+            r"(?:a*+(?:b|[a-c]|;a?)?){2}$",
+            r"^(?:b++.?a++.?)+(?:c|)$",
+        ][..]),
+        value in "[abc ;,q=1]{0,12}",
+    ) {
+        if is_sure(pattern, value.as_bytes()) {
+            prop_assert!(search(pattern, value.as_bytes()).unwrap().is_some());
+        }
     }
 }
 

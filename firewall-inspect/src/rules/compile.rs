@@ -195,7 +195,10 @@ impl Compiler<'_> {
         };
         match Matcher::compile(used.operator, &used.argument, &mut data) {
             Ok(matcher) => {
-                self.patterns += usize::from(matches!(matcher, Matcher::Regex(_)));
+                if let Matcher::Regex(expression) = &matcher {
+                    let sure = expression.conditions.as_ref().and_then(|conditions| conditions.sure.as_ref());
+                    self.patterns += 1 + usize::from(sure.is_some());
+                }
                 link.matcher = matcher;
             }
             Err(message) => self.fault(&used.place, message),

@@ -53,7 +53,7 @@ pub(crate) struct Link {
     pub(crate) multi_match: bool,
     pub(crate) operator: Operator,
     pub(crate) matcher: Matcher,
-    /// The number of its expression, if that is what it is.
+    /// The number of its expression, if that is what it is; the next one is that of what is sure of it, if there is that.
     pub(crate) pattern: usize,
     /// The operator's argument, where it has macros.
     pub(crate) argument: Option<Text>,

@@ -409,6 +409,14 @@ impl Run<'_> {
         value: &[u8],
         Expression { regex, conditions, .. }: &Expression,
     ) -> bool {
+        if link.negated
+            && let Some(sure) = conditions.as_ref().and_then(|conditions| conditions.sure.as_ref())
+            && sure
+                .search_half_with(self.worker.cache(link.pattern + 1, sure), &Input::new(value).earliest(true))
+                .is_some()
+        {
+            return false;
+        }
         let mut slots = [None; 2 * GROUPS as usize];
         let cache = self.worker.cache(link.pattern, regex);
         let found = match conditions {
