@@ -12,6 +12,8 @@ mod tests;
 mod token;
 mod words;
 
+pub(crate) use self::statement::is_of_words;
+
 /// The shape of an injected statement: a letter for each of its first tokens, five at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {

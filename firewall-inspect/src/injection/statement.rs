@@ -21,8 +21,7 @@ pub(super) fn judge(value: &[u8]) -> Option<Fingerprint> {
 
 /// Whether a value has what no attack is without: a quote, or a word or sign that is telling.
 pub(super) fn possible(value: &[u8]) -> bool {
-    // A number and a word, at most.
-    if value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+    if is_harmless(value) {
         return false;
     }
     if memchr2(b'\'', b'"', value).is_some() {
@@ -35,6 +34,23 @@ pub(super) fn possible(value: &[u8]) -> bool {
             || token.open == b'`'
             || words::find(token.text).is_some_and(|word| word.telling)
     }) || tokens.next().is_some()
+}
+
+/// Of these bytes alone, there are a number and a word, at most. Dots that are not part of numbers may be between such, and no
+/// shape of an attack has one; of those that are, more may become: `1eint1.1union`.
+pub(super) fn is_harmless(value: &[u8]) -> bool {
+    let mut digit = false;
+    let mut dot = false;
+    value.iter().all(|byte| {
+        let adjacent = if *byte == b'.' { digit } else { dot && byte.is_ascii_digit() };
+        (digit, dot) = (byte.is_ascii_digit(), *byte == b'.');
+        !adjacent && (is_of_words(*byte) || dot)
+    })
+}
+
+/// What words and numbers consist of.
+pub(crate) fn is_of_words(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 fn either(value: &[u8], quote: Option<u8>) -> Option<Fingerprint> {

@@ -234,6 +234,37 @@ fn ordinary_values_are_not_looked_into() {
     }
 }
 
+#[test]
+fn words_and_numbers_are_harmless() {
+    let pieces = [
+        "1", "0", ".", "_", "a", "1e", "0x1", "0b", "union", "select", "or", "sleep", "case", "in", "int", "xor1", "by",
+    ];
+    let check = |value: &str| {
+        if statement::is_harmless(value.as_bytes()) {
+            assert_eq!(statement::judge(value.as_bytes()), None, "{value}");
+        }
+    };
+    let extend = |values: &[String]| -> Vec<String> {
+        values.iter().flat_map(|value| pieces.map(|piece| format!("{value}{piece}"))).collect()
+    };
+    let three = extend(&extend(&extend(&[String::new()])));
+    three.iter().for_each(|value| check(value));
+    for value in extend(&three) {
+        check(&value);
+        check(&(value + ".union"));
+    }
+    for line in include_str!("libinjection/words.txt").lines() {
+        for word in line[2..].split(' ') {
+            for before in ["", "1", "1e", "0x1", "_", "a", "a.", ".", "1int.", "or."] {
+                check(&[before, word].concat());
+                check(&[before, word, "1union"].concat());
+                check(&[before, word, ".union"].concat());
+            }
+        }
+    }
+    assert!(statement::is_harmless(b"json.array_1") && !statement::is_harmless(b"1eint1.1union"));
+}
+
 /// Pieces of what is judged, and bytes of any kind.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let pieces = [

@@ -14,10 +14,8 @@ pub(super) struct Word {
 }
 
 struct Words {
-    /// In the order of their bytes.
-    words: Vec<Word>,
-    /// Where the words start that begin with a byte, and, at the next, where they end.
-    starts: [u16; 257],
+    /// A word is where its hash says, or behind.
+    slots: Vec<Option<Word>>,
     /// A bit for each length of the words that begin with a byte.
     lengths: [u32; 256],
 }
@@ -43,18 +41,26 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| {
     }
     // Those left are no words by themselves.
     words.extend(first.into_iter().map(|(text, telling)| Word { text, kind: Kind::Bareword, telling }));
-    words.sort_unstable_by_key(|word| word.text);
-    let (mut starts, mut lengths) = ([0; 257], [0; 256]);
-    for word in &words {
-        let first = usize::from(word.text[0]);
-        starts[first + 1] += 1;
-        lengths[first] |= 1 << word.text.len();
+    let mut table = Words { slots: vec![None; SLOTS], lengths: [0; 256] };
+    for word in words {
+        table.lengths[usize::from(word.text[0])] |= 1 << word.text.len();
+        let free = probe(word.text).find(|slot| table.slots[*slot].is_none());
+        table.slots[free.expect("there are more slots than words")] = Some(word);
     }
-    for byte in 0..256 {
-        starts[byte + 1] += starts[byte];
-    }
-    Words { words, starts, lengths }
+    table
 });
+
+/// So many that most words are where they are looked for first.
+const SLOTS: usize = 8192;
+
+/// Where a word in any case may be, one place after the other.
+fn probe(text: &[u8]) -> impl Iterator<Item = usize> {
+    let hash = text.iter().fold(0_u32, |hash, byte| {
+        (hash ^ u32::from(byte.to_ascii_uppercase())).wrapping_mul(0x0100_0193).rotate_left(5)
+    });
+    let start = hash.wrapping_mul(0x9e37_79b9) as usize >> 19;
+    (0..SLOTS).map(move |step| (start + step) % SLOTS)
+}
 
 /// A byte a kind: five, padded with blanks, and the end of the line.
 const SHAPES: &[u8] = include_bytes!("libinjection/shapes.txt");
@@ -69,10 +75,8 @@ pub(super) fn find(text: &[u8]) -> Option<&'static Word> {
     if table.lengths[first] >> text.len() & 1 == 0 {
         return None;
     }
-    let words = &table.words[usize::from(table.starts[first])..usize::from(table.starts[first + 1])];
-    let upper = || text.iter().map(u8::to_ascii_uppercase);
-    let found = words.binary_search_by(|word| word.text.iter().copied().cmp(upper())).ok()?;
-    Some(&words[found])
+    let slots = probe(text).map(|slot| table.slots[slot].as_ref());
+    slots.map_while(|word| word).find(|word| word.text.eq_ignore_ascii_case(text))
 }
 
 /// Whether a shape is that of an attack.
@@ -122,8 +126,8 @@ mod tests {
 
     #[test]
     fn words_are_found_in_any_case() {
-        assert!(WORDS.words.len() >= 985 && find(b"own3d").is_some_and(|word| word.telling));
-        for word in &WORDS.words {
+        assert!(WORDS.slots.iter().flatten().count() >= 985 && find(b"own3d").is_some_and(|word| word.telling));
+        for word in WORDS.slots.iter().flatten() {
             let lower = word.text.to_ascii_lowercase();
             assert!(find(&lower).is_some_and(|found| found.text == word.text && word.text.len() <= LONGEST));
         }

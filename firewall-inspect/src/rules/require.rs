@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
-use crate::operator::{Matcher, Place};
+use crate::{
+    injection,
+    operator::{Matcher, Place},
+};
 
 /// Strings that a node of an expression may stand for, at most; beyond, it may stand for anything.
 const EXACT: usize = 48;
@@ -154,7 +157,7 @@ impl Requirement {
                 Self::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement())
             }
             Matcher::Sqli => {
-                let words = (0..=255_u8).filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+                let words = (0..=255_u8).filter(|byte| injection::is_of_words(*byte));
                 Self::set(ByteSet::of(&words.collect::<Vec<_>>()).complement())
             }
             Matcher::Xss => Self::set(ByteSet::of(b"<=")),

@@ -61,6 +61,11 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
+/// What the names of all arguments from JSON have.
+const JSON: &[u8] = b"json.array_";
+/// How often these come, as a product of [`frequency`].
+const COMMON: u32 = 1 << 24;
+
 /// How often a byte comes in text, roughly: of a thousand.
 fn frequency(byte: u8) -> u32 {
     match byte {
@@ -90,7 +95,10 @@ impl Words {
             let (grams, size) = if word.len() >= 3 { (&mut three, 3) } else { (&mut two, 2) };
             // Rare ones, and such as few others have.
             let cost = |gram: &[u8]| {
-                let rarity = gram.iter().map(|byte| frequency(*byte)).product::<u32>();
+                let rarity = match JSON.windows(size).any(|common| common == gram) {
+                    true => COMMON,
+                    false => gram.iter().map(|byte| frequency(*byte)).product(),
+                };
                 u64::from(rarity) * (1 + grams.get(&index(gram)).map_or(0, Vec::len) as u64)
             };
             let Some((at, gram)) = word.windows(size).enumerate().min_by_key(|(_, gram)| cost(gram)) else { continue };
