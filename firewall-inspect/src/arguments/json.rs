@@ -1,6 +1,6 @@
 //! The arguments in a JSON document: `{"items":[{"sku":"x"}]}` is `json.items.array_0.sku=x`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use json_event_parser::{JsonEvent, SliceJsonParser};
 
@@ -49,8 +49,8 @@ pub fn json<'b>(input: &'b [u8], limits: &Limits) -> Result<Vec<Pair<'b>>, Argum
             && !matches!(event, JsonEvent::EndArray | JsonEvent::ObjectKey(_))
         {
             name.truncate(*length);
-            name.push_str(".array_");
-            name.push_str(&next.to_string());
+            // Into memory, which takes it.
+            let _ = write!(name, ".array_{next}");
             *next += 1;
         }
         let value = match event {

@@ -206,6 +206,14 @@ impl Run<'_> {
             }
             let store = self.store;
             for source in target.sources.iter() {
+                // ASCII is UTF-8; most of what is said is.
+                if matches!(link.matcher, Matcher::Utf8Encoding)
+                    && !link.negated
+                    && link.transformations.is_empty()
+                    && store.all_of(source).is_ascii()
+                {
+                    continue;
+                }
                 for entry in store.range(source) {
                     let name = store.name(entry);
                     if self.selects(target, name) && !self.is_excluded(index, link, target, name) {

@@ -70,6 +70,13 @@ impl Store {
         start as usize..end as usize
     }
 
+    /// The bytes of all names and values of a source, and perhaps others.
+    pub(super) fn all_of(&self, source: Source) -> &[u8] {
+        let entries = &self.entries[self.range(source)];
+        let ends = entries.first().zip(entries.last()).map(|(first, last)| (first.name.0, last.value.1));
+        ends.map_or(b"", |(start, end)| &self.bytes[start as usize..end as usize])
+    }
+
     pub(super) fn name(&self, entry: usize) -> &[u8] {
         let (start, end) = self.entries[entry].name;
         &self.bytes[start as usize..end as usize]
