@@ -20,7 +20,6 @@ const BLOCK: usize = 16 << 10;
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    Identity,
     Gzip,
     /// With the zlib wrapper (RFC 1950), or as browsers take it too: without (RFC 1951).
     Deflate,
@@ -79,28 +78,28 @@ impl std::fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl Coding {
-    /// Of the values of all Content-Encoding lines.
+    /// Of the values of all Content-Encoding lines; `None`: the body is as it is.
     ///
     /// # Errors
     ///
     /// [`Problem::Unknown`], [`Problem::Several`].
-    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]>) -> Result<Self, Problem> {
+    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]>) -> Result<Option<Self>, Problem> {
         let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
         let mut names = names.filter(|name| !name.is_empty());
         let Some(name) = names.next() else {
-            return Ok(Self::Identity);
+            return Ok(None);
         };
         if names.next().is_some() {
             return Err(Problem::Several);
         }
-        Ok(match &name.to_ascii_lowercase()[..] {
-            b"identity" => Self::Identity,
+        Ok(Some(match &name.to_ascii_lowercase()[..] {
+            b"identity" => return Ok(None),
             b"gzip" | b"x-gzip" => Self::Gzip,
             b"deflate" => Self::Deflate,
             b"br" => Self::Brotli,
             b"zstd" => Self::Zstd,
             _ => return Err(Problem::Unknown),
-        })
+        }))
     }
 }
 
@@ -112,12 +111,6 @@ impl Coding {
 pub fn decode(coding: Coding, body: &[u8], limits: Limits) -> Result<Vec<u8>, Problem> {
     let mut output = Output::new(body.len(), limits);
     match coding {
-        Coding::Identity => {
-            // Its ratio is 1.
-            output =
-                Output { most: usize::try_from(limits.size).unwrap_or(usize::MAX), over: Problem::TooLarge, ..output };
-            output.push(body)?;
-        }
         Coding::Gzip => deflate::gzip(body, &mut output)?,
         Coding::Deflate => deflate::deflate(body, &mut output)?,
         Coding::Brotli => brotli::decode(body, &mut output)?,

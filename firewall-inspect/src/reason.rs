@@ -167,6 +167,8 @@ reasons! {
     BodyMalformed = "body-malformed" 400 Client,
     /// A body with more arguments, parts or levels than content rules look at.
     BodyStructure = "body-structure" 413 Attack,
+    /// Content rules would have more to do than the request's size allows.
+    InspectionBudget = "inspection-budget" 413 Attack,
     /// Bodies that wait for content rules take all the memory there is for them.
     InspectionMemory = "inspection-memory" 503 Nobody,
 
@@ -227,6 +229,7 @@ impl Reason {
                 | Self::ContentEncoding
                 | Self::BodyMalformed
                 | Self::BodyStructure
+                | Self::InspectionBudget
                 | Self::Reputation
         )
     }

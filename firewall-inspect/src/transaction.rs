@@ -7,6 +7,7 @@
 //! What a variable holds is what libmodsecurity 3.0 gives it; `DIFFERENCES.md` of this crate has the exceptions.
 
 mod about;
+mod budget;
 mod request;
 mod response;
 mod run;
@@ -181,6 +182,11 @@ impl Transaction {
         self.interruption.as_ref()
     }
 
+    /// More was to be done than [`budget`] allows: what came after that was not looked at.
+    pub fn is_over_budget(&self) -> bool {
+        self.state.budget.is_spent()
+    }
+
     /// A member of TX as a number; its name in lower case.
     pub fn tx(&self, name: &str) -> Option<i64> {
         self.state.member(&self.rules, crate::seclang::Variable::Tx, name.as_bytes()).map(state::Value::number)
@@ -200,11 +206,14 @@ impl Transaction {
     /// Runs a phase, unless one before it ended everything or let this through.
     fn phase(&mut self, worker: &mut Worker, phase: Phase) {
         let over = self.interruption.is_some() || self.allowed.is_some_and(|up_to| phase <= up_to);
-        if self.state.engine == EngineMode::Off || (over && phase != Phase::Logging) {
+        if self.state.engine == EngineMode::Off || self.state.budget.is_spent() || (over && phase != Phase::Logging) {
             return;
         }
         worker.serve(&self.rules);
         self.look();
+        if self.state.budget.is_spent() {
+            return;
+        }
         self.phases.push(phase);
         let mut run = Run {
             rules: &self.rules,
@@ -228,10 +237,15 @@ impl Transaction {
             let source = self.store.entries[entry].source;
             let value = self.store.entries[entry].value;
             let name = self.store.name(entry);
+            let before = self.found.read + self.found_in_answer.read;
             for (filter, found) in
                 [(&self.rules.request, &mut self.found), (&self.rules.response, &mut self.found_in_answer)]
             {
                 filter.look(source, name, entry as u32, &self.store.bytes, value, found);
+            }
+            let read = self.found.read + self.found_in_answer.read - before;
+            if !self.state.budget.look(read as usize) {
+                break;
             }
         }
         self.looked = self.store.entries.len();

@@ -5,6 +5,7 @@
 //! it. No packet leaves the namespaces that a [`netns::World`] made.
 
 pub mod agent;
+pub mod dice;
 pub mod frame;
 pub mod http;
 pub mod loaded;

@@ -69,6 +69,7 @@ fn page(reason: Reason) -> Page {
         | Reason::ContentEncoding
         | Reason::BodyMalformed
         | Reason::BodyStructure
+        | Reason::InspectionBudget
         | Reason::BodyTooLarge
         | Reason::BodyTimeout
         | Reason::SlowReader => Page::Told,

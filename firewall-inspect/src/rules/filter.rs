@@ -110,8 +110,8 @@ pub(crate) struct Found {
     outcomes: Vec<Outcome>,
     outcome_of: Vec<u16>,
     buffer: Vec<u8>,
-    /// Bytes that were looked at, for the budget.
-    pub(crate) scanned: u64,
+    /// Bytes that were read, each time that they were.
+    pub(crate) read: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -227,9 +227,9 @@ impl Filter {
                 continue;
             }
             if node.triggers.meet(&before.set, before.bytes.len()) {
+                found.read += before.bytes.len() as u64;
                 let mut buffer = std::mem::take(&mut found.buffer);
                 if node.transformation.apply(before.bytes.of(values, &found.made), &mut buffer) {
-                    found.scanned += buffer.len() as u64;
                     let same = outcomes.iter().position(|other| *other.bytes.of(values, &found.made) == buffer[..]);
                     outcome = same.unwrap_or(outcomes.len()) as u16;
                     if same.is_none() {
@@ -261,7 +261,7 @@ impl Filter {
 
     fn sieve(&self, value: &[u8], set: &ByteSet, rules: Mask, entry: u32, bytes: Bytes, found: &mut Found) {
         let Some(sieve) = self.sieves.iter().find(|sieve| sieve.takes(set)) else { return };
-        found.scanned += value.len() as u64;
+        found.read += value.len() as u64;
         let mut might = sieve.might(value, set, rules);
         if !might.and(&self.sqli).is_empty() && !injection::sqli_possible(value) {
             might.drop(&self.sqli);

@@ -22,6 +22,7 @@ pub struct BodyProblem {
 impl Transaction {
     /// The head of the request has come: phase 1.
     pub fn request_head(&mut self, worker: &mut Worker, head: &Head) {
+        self.state.budget.grant(head.raw.len());
         self.head(head);
         self.phase(worker, Phase::RequestHeaders);
     }
@@ -43,6 +44,7 @@ impl Transaction {
     /// The body of the request has come, as the sender meant it: without chunks, decoded. Phase 2. What is wrong with the body is
     /// for rules to judge (REQBODY_ERROR), and told.
     pub fn request_body(&mut self, worker: &mut Worker, body: &[u8]) -> Option<BodyProblem> {
+        self.state.budget.grant(body.len());
         let problem = if self.state.request_body { self.body(body) } else { None };
         self.phase(worker, Phase::RequestBody);
         problem

@@ -49,6 +49,7 @@ impl Transaction {
 
     /// The body of the answer has come, decoded, or as much of it as is looked at: phase 4.
     pub fn response_body(&mut self, worker: &mut Worker, body: &[u8]) {
+        self.state.budget.grant(body.len());
         self.store.put_one(Variable::ResponseContentLength, body.len().to_string().as_bytes());
         self.store.put_one(Variable::ResponseBody, body);
         self.phase(worker, Phase::ResponseBody);

@@ -63,7 +63,7 @@ impl Run<'_> {
         hits.sort_by_key(|(hit, _)| (hit.rule, hit.entry));
         let (mut at, mut next_always, mut next_hit) = (range.start, 0, 0);
         while at < range.end {
-            if self.state.engine == EngineMode::Off {
+            if self.state.engine == EngineMode::Off || self.state.budget.is_spent() {
                 break;
             }
             while always.get(next_always).is_some_and(|rule| (*rule as usize) < at) {
@@ -344,6 +344,9 @@ impl Run<'_> {
         let mut changed = false;
         let mut matched = link.multi_match && self.judge(link, variable, name, value);
         for transformation in &link.transformations {
+            if !self.state.budget.look(value.len()) {
+                break;
+            }
             if transformation.apply(if changed { &now } else { value }, &mut next) {
                 std::mem::swap(&mut now, &mut next);
                 changed = true;
@@ -361,6 +364,9 @@ impl Run<'_> {
 
     /// Whether the operator finds what it looks for; and if so, what follows for each match.
     fn judge(&mut self, link: &Link, variable: Variable, name: &[u8], value: &[u8]) -> bool {
+        if !self.state.budget.look(value.len()) {
+            return false;
+        }
         let mut argument = std::mem::take(&mut self.worker.argument);
         argument.clear();
         if let Some(text) = &link.argument {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::Write as _};
 
+use super::budget::Budget;
 use crate::{
     operator::number,
     rules::{Rules, bits::Bits, rule::Target},
@@ -101,6 +102,7 @@ pub(super) struct State {
     pub(super) request_body: bool,
     pub(super) response_body: bool,
     pub(super) highest_severity: Option<Severity>,
+    pub(super) budget: Budget,
 }
 
 impl State {
@@ -117,6 +119,7 @@ impl State {
             request_body: rules.settings.request_body.inspected,
             response_body: rules.settings.response_body.inspected,
             highest_severity: None,
+            budget: Budget::new(),
         }
     }
 

@@ -364,3 +364,16 @@ fn what_is_not_known_here_is_nothing() {
         SecRule DURATION \"@rx (..)$\" \"id:4,phase:2,pass\"";
     assert_eq!(ids(text, "/"), [2, 4]);
 }
+
+#[test]
+fn what_costs_too_much_is_not_gone_on_with() {
+    let rule = |id: u32| format!("SecRule ARGS \"!@rx (?:a|b)$\" \"id:{id},phase:2,pass,nolog\"\n");
+    let text: String = (1..=1200).map(rule).collect::<String>() + "SecAction \"id:9999,phase:2,deny\"";
+    let rules = rules(&text);
+    let post = |body: &[u8]| run(&rules, POST, body);
+    let ordinary = post(b"x=a");
+    assert!(!ordinary.is_over_budget() && ordinary.interruption().is_some_and(|found| found.rule == 9999));
+    // 1,200 looks at each byte, where some 500 are allowed.
+    let long = post(format!("x={}", "a".repeat(200_000)).as_bytes());
+    assert!(long.is_over_budget() && long.interruption().is_none() && long.phases().len() == 2);
+}

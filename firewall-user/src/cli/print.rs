@@ -460,16 +460,7 @@ mod tests {
 
     #[test]
     fn shows_and_finds_rules() {
-        let rule = ContentRule {
-            api: "shop".to_owned(),
-            id: 942_100,
-            phase: 2,
-            severity: Some("CRITICAL".to_owned()),
-            message: "SQL injection".to_owned(),
-            tags: vec!["attack-sqli".to_owned()],
-            file: "rules/a.conf".to_owned(),
-            line: 7,
-        };
+        let rule = ContentRule::sample();
         for (text, found) in [("9421", true), ("sql INJ", true), ("attack-", true), ("A.conf", true), ("xss", false)] {
             assert_eq!(has_text(&rule, text), found, "{text}");
         }

@@ -105,6 +105,22 @@ pub struct ContentRule {
     pub line: u32,
 }
 
+#[cfg(test)]
+impl ContentRule {
+    pub(crate) fn sample() -> Self {
+        Self {
+            api: "shop".to_owned(),
+            id: 942_100,
+            phase: 2,
+            severity: Some("CRITICAL".to_owned()),
+            message: "SQL injection".to_owned(),
+            tags: vec!["attack-sqli".to_owned()],
+            file: "rules/a.conf".to_owned(),
+            line: 7,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,

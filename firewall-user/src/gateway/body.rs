@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::{
     exchange::Exchange,
     gate::SharedGate,
+    inspection::Share,
     upstream::{AnswerBody, Lease},
 };
 use crate::events::request::Verdict;
@@ -174,14 +175,34 @@ impl Held {
 }
 
 /// What is about to be held, in one piece.
-#[derive(Default)]
 struct Gathered {
     /// Most bodies are this.
     first: Bytes,
     all: BytesMut,
+    trailers: Option<Box<Frame<Bytes>>>,
+    share: Share,
 }
 
 impl Gathered {
+    fn new(exchange: &Exchange) -> Self {
+        let share = exchange.worker().shared.held.share();
+        Self { first: Bytes::new(), all: BytesMut::new(), trailers: None, share }
+    }
+
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Reason> {
+        match frame.into_data() {
+            Ok(data) => {
+                self.share.grow(data.len())?;
+                self.push(data);
+            }
+            Err(trailers) => self.trailers = Some(Box::new(trailers)),
+        }
+        Ok(())
+    }
+
     fn push(&mut self, data: Bytes) {
         if self.first.is_empty() && self.all.is_empty() {
             self.first = data;
@@ -197,8 +218,10 @@ impl Gathered {
         self.first.len() + self.all.len()
     }
 
-    fn done(self) -> Bytes {
-        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    /// The data, and what is handed on.
+    fn done(self) -> (Bytes, Held) {
+        let data = if self.all.is_empty() { self.first } else { self.all.freeze() };
+        (data.clone(), Held { data: self.share.keep(data), trailers: self.trailers })
     }
 }
 
@@ -217,24 +240,16 @@ impl RequestBody {
     ///
     /// It broke off, or there is no memory for it.
     pub(super) async fn hold(&mut self, limit: usize) -> Result<Bytes, Reason> {
-        let mut share = self.exchange.worker().shared.held.share();
-        let (mut gathered, mut trailers) = (Gathered::default(), None);
+        let mut gathered = Gathered::new(&self.exchange);
         while gathered.len() <= limit {
-            let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
-            match frame {
+            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
                 None => break,
                 Some(Err(BrokenOff(reason))) => return Err(reason),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        share.grow(data.len())?;
-                        gathered.push(data);
-                    }
-                    Err(frame) => trailers = Some(Box::new(frame)),
-                },
+                Some(Ok(frame)) => gathered.take(frame)?,
             }
         }
-        let data = gathered.done();
-        self.held = Held { data: share.keep(data.clone()), trailers };
+        let (data, held) = gathered.done();
+        self.held = held;
         Ok(data)
     }
 
@@ -411,40 +426,25 @@ impl ResponseBody {
 
 impl Upstream {
     async fn hold(&mut self, limit: usize, within: Duration) -> Result<Bytes, Reason> {
-        let mut share = self.exchange.worker().shared.held.share();
-        let (mut gathered, mut trailers, mut failed) = (Gathered::default(), None, None);
+        let mut gathered = Gathered::new(&self.exchange);
         let gather = async {
             while gathered.len() <= limit {
-                let frame = poll_fn(|cx| self.poll_inner(cx)).await;
-                match frame {
+                match poll_fn(|cx| self.poll_inner(cx)).await {
                     None => break,
-                    Some(Err(reason)) => {
-                        failed = Some(reason);
-                        break;
-                    }
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => {
-                            if let Err(reason) = share.grow(data.len()) {
-                                failed = Some(reason);
-                                break;
-                            }
-                            gathered.push(data);
-                        }
-                        Err(frame) => trailers = Some(Box::new(frame)),
-                    },
+                    Some(frame) => gathered.take(frame?)?,
                 }
                 if self.is_inner_over() {
                     break;
                 }
             }
+            Ok(())
         };
-        // Out of time: what there is by now.
-        let _out_of_time = timeout(within, gather).await;
-        if let Some(reason) = failed {
-            return Err(reason);
+        match timeout(within, gather).await {
+            Ok(gathered) => gathered?,
+            Err(_out_of_time) => {}
         }
-        let data = gathered.done();
-        self.held = Held { data: share.keep(data.clone()), trailers };
+        let (data, held) = gathered.done();
+        self.held = held;
         if self.is_inner_over() {
             self.end();
         }

@@ -17,9 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use firewall_inspect::{
-    encoding::{self, Coding},
+    encoding::{self, Coding, Problem},
     head::Head,
     reason::Reason,
+    rules::BodySettings,
     seclang::LimitAction,
     transaction::{Answer, BodyProblem, Interruption},
 };
@@ -139,28 +140,29 @@ pub(super) async fn request(
         let coding = Coding::of(head.values("content-encoding"));
         let limit = usize::try_from(settings.limit).unwrap_or(usize::MAX);
         let held = body.hold(limit).await?;
-        if held.len() > limit && (settings.over_limit == LimitAction::Reject || coding != Ok(Coding::Identity)) {
+        if held.len() > limit && (settings.over_limit == LimitAction::Reject || coding != Ok(None)) {
             note(exchange, Reason::BodyTooLarge)?;
         }
         seen = held.slice(..held.len().min(limit));
-        if coding != Ok(Coding::Identity) {
-            let limits = encoding::Limits { size: settings.limit, ratio: RATIO };
-            match coding.and_then(|coding| encoding::decode(coding, &seen, limits)) {
-                Ok(plain) => {
-                    seen = body.replace(plain.into())?;
-                    decoded = true;
-                }
-                Err(problem) if problem.is_limit() => note(exchange, Reason::BodyTooLarge)?,
-                Err(_) => note(exchange, Reason::ContentEncoding)?,
+        match decode(coding, &seen, settings) {
+            Ok(None) => {}
+            Ok(Some(plain)) => {
+                seen = body.replace(plain)?;
+                decoded = true;
             }
+            Err(problem) if problem.is_limit() => note(exchange, Reason::BodyTooLarge)?,
+            Err(_) => note(exchange, Reason::ContentEncoding)?,
         }
     }
     let run = exchange.inspect(|transaction, worker| {
         let problem = transaction.request_body(worker, &seen);
-        (transaction.interruption().cloned(), problem)
+        (transaction.interruption().cloned(), problem, transaction.is_over_budget())
     });
-    let Some((judgement, problem)) = run else { return Ok(decoded) };
+    let Some((judgement, problem, over_budget)) = run else { return Ok(decoded) };
     judge(exchange, Reason::ContentRule, judgement)?;
+    if over_budget {
+        note(exchange, Reason::InspectionBudget)?;
+    }
     match problem {
         Some(BodyProblem { limit: true, .. }) => note(exchange, Reason::BodyStructure)?,
         Some(_) => note(exchange, Reason::BodyMalformed)?,
@@ -203,17 +205,29 @@ pub(super) async fn answer(
         }
         seen = held.slice(..held.len().min(limit));
         let coding = Coding::of(headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes));
-        if coding != Ok(Coding::Identity) {
-            let limits = encoding::Limits { size: settings.limit, ratio: RATIO };
-            let plain = coding.and_then(|coding| encoding::decode(coding, &seen, limits));
-            seen = plain.map_or_else(|_| Bytes::new(), Bytes::from);
+        match decode(coding, &seen, settings) {
+            Ok(None) => {}
+            Ok(Some(plain)) => seen = plain,
+            Err(_) => seen = Bytes::new(),
         }
     }
-    let judgement = exchange.inspect(|transaction, worker| {
+    let run = exchange.inspect(|transaction, worker| {
         transaction.response_body(worker, &seen);
-        transaction.interruption().cloned()
+        (transaction.interruption().cloned(), transaction.is_over_budget())
     });
-    judge(exchange, Reason::AnswerRule, judgement.flatten())
+    let Some((judgement, over_budget)) = run else { return Ok(()) };
+    judge(exchange, Reason::AnswerRule, judgement)?;
+    if over_budget { note(exchange, Reason::AnswerRule) } else { Ok(()) }
+}
+
+/// What a body stands for; `None`: it is as it is.
+fn decode(
+    coding: Result<Option<Coding>, Problem>,
+    body: &Bytes,
+    settings: BodySettings,
+) -> Result<Option<Bytes>, Problem> {
+    let limits = encoding::Limits { size: settings.limit, ratio: RATIO };
+    coding?.map(|coding| encoding::decode(coding, body, limits).map(Bytes::from)).transpose()
 }
 
 /// Follows a rule that ended the transaction; in monitor mode, takes note of it.

@@ -105,13 +105,11 @@ pub(super) fn lower(table: &Table<'_>, folder: &Path, files: &mut Vec<PathBuf>) 
         value.problem("`rules` is empty", help);
         return None;
     }
-    let mut patterns = Vec::new();
     let mut places: Vec<(String, Value<'_>)> = Vec::new();
     for item in items {
-        let pattern = folder_path(&item, folder)?.display().to_string();
-        patterns.push(pattern.clone());
-        places.push((pattern, item));
+        places.push((folder_path(&item, folder)?.display().to_string(), item));
     }
+    let patterns: Vec<String> = places.iter().map(|(pattern, _)| pattern.clone()).collect();
     let mut disk = Disk::default();
     let result = compile(&patterns, exclusions, &mut disk);
     files.append(&mut disk.files);

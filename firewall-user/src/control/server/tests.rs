@@ -41,19 +41,6 @@ fn a_ban(prefix: IpNet) -> Ban {
     }
 }
 
-fn a_rule() -> ContentRule {
-    ContentRule {
-        api: "shop".to_owned(),
-        id: 942_100,
-        phase: 2,
-        severity: Some("CRITICAL".to_owned()),
-        message: "SQL injection".to_owned(),
-        tags: vec!["attack-sqli".to_owned()],
-        file: "a.conf".to_owned(),
-        line: 7,
-    }
-}
-
 impl Fake {
     fn note(&self, call: String) {
         self.calls.lock().unwrap().push(call);
@@ -89,7 +76,7 @@ impl Agent for Fake {
     }
 
     fn rules(&self) -> Result<Vec<ContentRule>, Refusal> {
-        Ok(vec![a_rule()])
+        Ok(vec![ContentRule::sample()])
     }
 
     fn confirm(&self) -> Result<(), Refusal> {
@@ -141,7 +128,7 @@ fn carries_requests_and_answers() {
     let prefix: IpNet = "2001:db8:1::/48".parse().unwrap();
     assert_eq!(client.ban(&BanRequest { prefix, seconds: 60 }).unwrap(), a_ban(prefix));
     assert_eq!(client.bans().unwrap().len(), 1);
-    assert_eq!(client.rules().unwrap(), [a_rule()]);
+    assert_eq!(client.rules().unwrap(), [ContentRule::sample()]);
     client.lists(None).unwrap();
     client.lists(Some("2001:db8::1".parse().unwrap())).unwrap();
     assert_eq!(

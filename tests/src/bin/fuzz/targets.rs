@@ -322,7 +322,6 @@ fn body_error(result: &Result<(), BodyError>) -> u64 {
 /// Short streams of a coding, one of each kind of block where it is short enough to write down.
 fn encoded(coding: Coding) -> Vec<Vec<u8>> {
     let streams: &[&[u8]] = match coding {
-        Coding::Identity => &[],
         Coding::Gzip => &[
             b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x4b\x4c\x4a\x06\0\xc2\x41\x24\x35\x03\0\0\0",
             b"\x1f\x8b\x08\x08\0\0\0\0\0\xffa\0\x4b\x4c\x4a\x06\0\xc2\x41\x24\x35\x03\0\0\0",

@@ -1,5 +1,7 @@
 //! The requests of the bench: each kind a thousand times, no two alike, the same ones in every run.
 
+use tests::dice::Dice;
+
 /// Of each kind.
 pub(super) const COUNT: usize = 1000;
 
@@ -41,23 +43,16 @@ impl Case {
     }
 }
 
-/// Numbers that look random and are the same every time (splitmix64).
-struct Dice(u64);
+/// What requests are made of.
+trait Pieces {
+    fn word(&mut self) -> &'static str;
+    fn words(&mut self, count: usize, between: &str) -> String;
+    fn hex(&mut self, digits: usize) -> String;
+}
 
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
+impl Pieces for Dice {
     fn word(&mut self) -> &'static str {
-        WORDS[self.below(WORDS.len() as u64) as usize]
+        WORDS[self.below(WORDS.len())]
     }
 
     fn words(&mut self, count: usize, between: &str) -> String {
@@ -65,7 +60,7 @@ impl Dice {
     }
 
     fn hex(&mut self, digits: usize) -> String {
-        format!("{:016x}{:016x}", self.next(), self.next())[..digits].to_owned()
+        format!("{:016x}{:016x}", self.roll(), self.roll())[..digits].to_owned()
     }
 }
 
