@@ -220,9 +220,14 @@ impl Gate {
         Ok(())
     }
 
+    /// Whether the client waits for a word before it sends the body at hand.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.interim.len() == CONTINUE.len()
+    }
+
     /// Says nothing in between, unless it has begun to.
     fn forgo_interim(&mut self) {
-        if self.interim.len() == CONTINUE.len() {
+        if self.is_waited_for() {
             self.interim = b"";
         }
     }

@@ -24,8 +24,8 @@ use super::{
     stream::ClientStream,
 };
 
-/// What a connection that ends after an answer still reads and forgets, so that the client sees the answer before a reset:
-/// so many bytes, for so long.
+/// What is still read and forgotten behind an answer, of a request that it overtook, or of whatever comes before the end, so
+/// that the client sees the answer before a reset: so many bytes, for so long.
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -88,7 +88,9 @@ async fn answer(connection: &Arc<Connection>, gate: &SharedGate, arrival: Arriva
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let framing = AnswerFraming::decide(&client, head.status, &mut head.headers, &body);
     let closes = head.headers.remove(header::CONNECTION).is_some_and(|value| value == "close");
-    let keep_alive = client.keep_alive && framing != AnswerFraming::Close && !closes && !handle.is_draining();
+    // A client that waits to be asked for its body, and never was, may send it or not: nobody knows what follows.
+    let known = !lock(gate).is_waited_for();
+    let keep_alive = client.keep_alive && known && framing != AnswerFraming::Close && !closes && !handle.is_draining();
     let mut outbox = Outbox::default();
     write_head(outbox.head(), &client, &Response::from_parts(head, ()), switches, keep_alive);
     let body = (framing != AnswerFraming::None).then_some(body);
@@ -101,8 +103,22 @@ async fn answer(connection: &Arc<Connection>, gate: &SharedGate, arrival: Arriva
         let tunnel = connection.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
         return tunnel.map_or(After::End, After::Tunnel);
     }
-    // An answer that overtakes its request ends the connection, unless the rest of the request has come by now.
-    if keep_alive && lock(gate).is_between() { After::Next } else { After::End }
+    if keep_alive && forget(gate).await { After::Next } else { After::End }
+}
+
+/// Reads what is left of a request that the answer overtook; whether that was soon over.
+async fn forget(gate: &SharedGate) -> bool {
+    let mut left = LINGER_BYTES;
+    let rest = async {
+        while !lock(gate).is_between() {
+            match poll_fn(|cx| lock(gate).poll_body(cx)).await {
+                Some(Ok(data)) if data.len() <= left => left -= data.len(),
+                _ => break,
+            }
+        }
+        lock(gate).is_between()
+    };
+    tokio::time::timeout(LINGER, rest).await.unwrap_or(false)
 }
 
 /// What the client's request says of the answer's form.

@@ -238,6 +238,28 @@ fn an_answer_may_overtake_its_request_over_http_2() {
 }
 
 #[test]
+fn an_answer_may_overtake_its_request_over_http_1() {
+    let gateway = Gateway::start(NO_BANS);
+    let head = "POST /early HTTP/1.1\r\nHost: api.test\r\n";
+    let body = "x".repeat(300_000);
+    let mut client = gateway.client(0);
+    for round in 0..100 {
+        // What is left of the request is forgotten, and the connection goes on.
+        let request = match round % 2 {
+            0 => format!("{head}Content-Length: 300000\r\n\r\n{body}"),
+            _ => format!("{head}Transfer-Encoding: chunked\r\n\r\n493e0\r\n{body}\r\n0\r\n\r\n"),
+        };
+        client.send(request.as_bytes()).unwrap();
+        let answer = client.response(false).unwrap().unwrap_or_else(|| panic!("round {round}: closed"));
+        assert_eq!((answer.status, answer.header("connection")), (200, None), "round {round}");
+    }
+    // As long as it soon comes to an end.
+    client.send(format!("{head}Content-Length: 300000\r\n\r\nabc").as_bytes()).unwrap();
+    assert_eq!(client.response(false).unwrap().unwrap().status, 200);
+    assert!(client.response(false).unwrap().is_none());
+}
+
+#[test]
 fn what_would_be_too_large_passes_under_monitoring() {
     let gateway = Gateway::start(&format!("mode = \"monitor\"\n[api.limits]\nbody = \"1KB\"\n{NO_BANS}"));
     let body = "x".repeat(5000);
