@@ -19,8 +19,9 @@ use tempfile::NamedTempFile;
 
 /// What ModSecurity recommends: for both sides.
 const BASE: &str = include_str!("../../../../nginx/modsecurity.conf");
-/// A case is measured for at least so long, and with each request at least once.
-const AT_LEAST: Duration = Duration::from_secs(1);
+/// A case is measured so often, each time for at least so long, and with each request at least once.
+const ROUNDS: usize = 3;
+const AT_LEAST: Duration = Duration::from_millis(500);
 
 /// Files of a rule set, in order.
 pub(super) struct RuleFiles {
@@ -80,17 +81,21 @@ impl Engine {
         Ok(began.elapsed().as_secs_f64() * 1e6)
     }
 
+    /// The least of the rounds' means: what disturbs only adds.
     pub(super) fn mean_us(&self, requests: &[Vec<u8>]) -> Result<f64> {
         let parsed = requests.iter().map(|request| parse(request)).collect::<Result<Vec<Parsed>>>()?;
         let mut worker = Worker::default();
         // Caches, branch predictors.
         parsed.iter().take(100).for_each(|(head, body)| drop(self.judge(&mut worker, head, body)));
-        let (began, mut count) = (Instant::now(), 0_u32);
-        while began.elapsed() < AT_LEAST {
-            parsed.iter().for_each(|(head, body)| drop(self.judge(&mut worker, head, body)));
-            count += parsed.len() as u32;
-        }
-        Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(count))
+        let mut round = || {
+            let (began, mut count) = (Instant::now(), 0_u32);
+            while began.elapsed() < AT_LEAST {
+                parsed.iter().for_each(|(head, body)| drop(self.judge(&mut worker, head, body)));
+                count += parsed.len() as u32;
+            }
+            began.elapsed().as_secs_f64() * 1e6 / f64::from(count)
+        };
+        Ok((0..ROUNDS).map(|_| round()).fold(f64::MAX, f64::min))
     }
 
     fn judge(&self, worker: &mut Worker, head: &Head, body: &[u8]) -> Transaction {

@@ -110,8 +110,7 @@ impl Served {
         }
         // The least of each: what disturbs only adds.
         let mut least = [f64::MAX; 2];
-        let rounds = if side.name == self.ours.name { ROUNDS } else { 1 };
-        for _ in 0..rounds {
+        for _ in 0..ROUNDS {
             for (least, door) in least.iter_mut().zip([side.without, side.with]) {
                 *least = least.min(self.mean_us(side, door, requests)?);
             }
