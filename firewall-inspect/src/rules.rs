@@ -18,16 +18,17 @@ mod require;
 mod resolve;
 pub(crate) mod rule;
 mod settings;
+mod value;
 
 use std::ops::Range;
 
-pub(crate) use self::require::ByteSet;
 use self::{bits::Bits, filter::Filter, names::Names, rule::Rule};
 pub use self::{
     listing::Listed,
     load::Files,
     settings::{BodySettings, Settings},
 };
+pub(crate) use self::{require::ByteSet, value::Value};
 use crate::seclang::{Directive, Fault, Phase, Stated};
 
 /// Reads the data that a rule names: the file of the rule, and the name as it stands there. The error says what is wrong.
@@ -42,6 +43,8 @@ pub struct Rules {
     /// Of each phase, those that no filter speaks for.
     pub(crate) always: [Vec<u32>; 5],
     pub(crate) tx: Names,
+    /// What TX holds before any rule runs, by the numbers of the names.
+    pub(crate) begin: Vec<Option<Value>>,
     pub(crate) request: Filter,
     pub(crate) response: Filter,
     /// Expressions, each with a number below this.

@@ -189,7 +189,7 @@ impl Transaction {
 
     /// A member of TX as a number; its name in lower case.
     pub fn tx(&self, name: &str) -> Option<i64> {
-        self.state.member(&self.rules, crate::seclang::Variable::Tx, name.as_bytes()).map(state::Value::number)
+        self.state.member(&self.rules, crate::seclang::Variable::Tx, name.as_bytes()).map(crate::rules::Value::number)
     }
 
     /// Rules that were run on values because the filters found something, by their ids, once for each value.

@@ -6,7 +6,7 @@ use super::{
     Read, Rules,
     bits::Bits,
     filter::{Filter, Kind},
-    fold::idle,
+    fold::{Folded, fold},
     names::{GROUPS, Names},
     resolve::{Draft, Item, resolve},
     rule::{
@@ -72,7 +72,7 @@ pub(super) fn compile(directives: &[Stated<Directive>], read: Read<'_>) -> Resul
         }
     }
     settle_captures(&mut rules);
-    let idle = idle(&rules, &compiler.tx);
+    let Folded { idle, begin } = fold(&rules, &compiler.tx);
     let request = Filter::build(Kind::Request, &rules, &idle);
     let response = Filter::build(Kind::Response, &rules, &idle);
     let always = phases.clone().map(|phase| {
@@ -82,7 +82,7 @@ pub(super) fn compile(directives: &[Stated<Directive>], read: Read<'_>) -> Resul
         unfiltered.map(|index| index as u32).collect()
     });
     let (tx, patterns) = (compiler.tx, compiler.patterns);
-    Ok(Rules { rules, phases, always, tx, request, response, patterns, settings })
+    Ok(Rules { rules, phases, always, tx, begin, request, response, patterns, settings })
 }
 
 struct Compiler<'r> {

@@ -2,16 +2,12 @@
 
 use regex_automata::Input;
 
-use super::{
-    Interruption, Match, Worker,
-    state::{State, Value},
-    store::Store,
-};
+use super::{Interruption, Match, Worker, state::State, store::Store};
 use crate::{
     operator::{Expression, Matcher},
     pattern::conditions::Excess,
     rules::{
-        Rules,
+        Rules, Value,
         filter::{Found, Hit},
         names::GROUPS,
         rule::{
@@ -264,7 +260,7 @@ impl Run<'_> {
             return entries.filter(|entry| here(self.store.name(*entry))).count();
         }
         match (&target.select, target.variable) {
-            (Select::Tx(number), _) => usize::from(self.state.tx[*number as usize].is_some()),
+            (Select::Tx(number), _) => usize::from(self.state.tx(self.rules, *number).is_some()),
             _ => self.values(target).iter().filter(|(name, _)| here(name)).count(),
         }
     }
@@ -284,14 +280,14 @@ impl Run<'_> {
             }
             Variable::Tx => {
                 let member = |number: u32| {
-                    let value = state.tx[number as usize].as_ref()?;
+                    let value = state.tx(self.rules, number)?;
                     Some((self.rules.tx.name(number).to_vec(), value.to_vec()))
                 };
                 match &target.select {
                     Select::Expression(names) => {
                         names.tx.iter().filter_map(|number| member(*number)).chain(self.members(Variable::Tx)).collect()
                     }
-                    _ => (0..state.tx.len() as u32).filter_map(member).chain(self.members(Variable::Tx)).collect(),
+                    _ => (0..self.rules.tx.len() as u32).filter_map(member).chain(self.members(Variable::Tx)).collect(),
                 }
             }
             Variable::Env
@@ -315,7 +311,7 @@ impl Run<'_> {
             if self.is_excluded(index, link, target, self.rules.tx.name(number)) {
                 return false;
             }
-            let Some(value) = &self.state.tx[number as usize] else { return false };
+            let Some(value) = self.state.tx(self.rules, number) else { return false };
             if differs(link, || value.number()) {
                 return false;
             }
@@ -408,7 +404,7 @@ impl Run<'_> {
                 }
                 _ => value[range].to_vec(),
             };
-            self.state.tx[0] = Some(Value::Bytes(captured));
+            self.state.set_tx(0, Some(Value::Bytes(captured)));
         }
         self.matched(link, variable, name, value);
         true
@@ -458,7 +454,7 @@ impl Run<'_> {
         };
         for (group, pair) in slots.chunks(2).enumerate().take(groups) {
             if let [Some(start), Some(end)] = pair {
-                self.state.tx[group] = Some(Value::Bytes(value[start.get()..end.get()].to_vec()));
+                self.state.set_tx(group as u32, Some(Value::Bytes(value[start.get()..end.get()].to_vec())));
             }
         }
         self.matched(link, variable, name, value);
@@ -482,7 +478,7 @@ impl Run<'_> {
             Amount::Text(text) => crate::operator::number(&run.expand(text)),
         };
         let (number, dynamic) = match &set.name {
-            MemberName::Tx(number) => (Some(*number as usize), None),
+            MemberName::Tx(number) => (Some(*number), None),
             MemberName::Dynamic(collection, text) => {
                 let mut name = self.expand(text);
                 name.make_ascii_lowercase();
@@ -490,7 +486,7 @@ impl Run<'_> {
             }
         };
         let old = || match (&number, &dynamic) {
-            (Some(number), _) => self.state.tx[*number].as_ref().map_or(0, Value::number),
+            (Some(number), _) => self.state.tx(self.rules, *number).map_or(0, Value::number),
             (_, Some((collection, name))) => self.state.member(self.rules, *collection, name).map_or(0, Value::number),
             _ => 0,
         };
@@ -502,7 +498,7 @@ impl Run<'_> {
             SetVarValue::Remove => None,
         };
         match (number, dynamic) {
-            (Some(number), _) => self.state.tx[number] = value,
+            (Some(number), _) => self.state.set_tx(number, value),
             (None, Some((collection, name))) => self.state.set_member(self.rules, collection, name, value),
             (None, None) => {}
         }
@@ -537,7 +533,7 @@ impl Run<'_> {
             match piece {
                 Piece::Literal(literal) => expanded.extend_from_slice(literal),
                 Piece::Tx(number) => {
-                    if let Some(value) = &self.state.tx[*number as usize] {
+                    if let Some(value) = self.state.tx(self.rules, *number) {
                         value.write(expanded);
                     }
                 }

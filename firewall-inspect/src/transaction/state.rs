@@ -1,45 +1,12 @@
 //! What rules remember from one to the next.
 
-use std::{collections::BTreeMap, io::Write as _};
+use std::collections::BTreeMap;
 
 use super::budget::Budget;
 use crate::{
-    operator::number,
-    rules::{Rules, bits::Bits, rule::Target},
+    rules::{Rules, Value, bits::Bits, rule::Target},
     seclang::{BodyProcessor, EngineMode, Severity, Variable},
 };
-
-/// The value of a member of TX.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Number(i64),
-    Bytes(Vec<u8>),
-}
-
-impl Value {
-    pub(super) fn write(&self, to: &mut Vec<u8>) {
-        match self {
-            Self::Number(number) => {
-                // Into memory, which takes it.
-                let _ = write!(to, "{number}");
-            }
-            Self::Bytes(bytes) => to.extend_from_slice(bytes),
-        }
-    }
-
-    pub(super) fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.write(&mut bytes);
-        bytes
-    }
-
-    pub(super) fn number(&self) -> i64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Bytes(bytes) => number(bytes),
-        }
-    }
-}
 
 /// A value that matched.
 #[derive(Clone, Debug, Default)]
@@ -88,8 +55,8 @@ impl std::ops::Deref for AllMatched {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// By the number of the name.
-    pub(super) tx: Vec<Option<Value>>,
+    /// By the number of the name; `None`: as [`Rules::begin`] has it.
+    tx: Vec<Option<Option<Value>>>,
     /// Members of TX whose names came with the request, and all of the other collections, by variable and name.
     pub(super) members: BTreeMap<Variable, BTreeMap<Vec<u8>, Value>>,
     /// Of the rule at hand and its chain.
@@ -123,12 +90,20 @@ impl State {
         }
     }
 
+    pub(super) fn tx<'s>(&'s self, rules: &'s Rules, number: u32) -> Option<&'s Value> {
+        self.tx[number as usize].as_ref().unwrap_or(&rules.begin[number as usize]).as_ref()
+    }
+
+    pub(super) fn set_tx(&mut self, number: u32, value: Option<Value>) {
+        self.tx[number as usize] = Some(value);
+    }
+
     /// Of a name in lower case.
-    pub(super) fn member<'s>(&'s self, rules: &Rules, collection: Variable, name: &[u8]) -> Option<&'s Value> {
+    pub(super) fn member<'s>(&'s self, rules: &'s Rules, collection: Variable, name: &[u8]) -> Option<&'s Value> {
         if collection == Variable::Tx
             && let Some(number) = rules.tx.find(name)
         {
-            return self.tx[number as usize].as_ref();
+            return self.tx(rules, number);
         }
         self.members.get(&collection)?.get(name)
     }
@@ -138,7 +113,7 @@ impl State {
         if collection == Variable::Tx
             && let Some(number) = rules.tx.find(&name)
         {
-            self.tx[number as usize] = value;
+            self.set_tx(number, value);
             return;
         }
         match value {

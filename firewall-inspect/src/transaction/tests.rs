@@ -377,3 +377,36 @@ fn what_costs_too_much_is_not_gone_on_with() {
     let long = post(format!("x={}", "a".repeat(200_000)).as_bytes());
     assert!(long.is_over_budget() && long.interruption().is_none() && long.phases().len() == 2);
 }
+
+#[test]
+fn what_is_always_done_is_done_beforehand_and_seen_no_sooner() {
+    let sets = "SecRule &TX:limit \"@eq 0\" \"id:1,phase:1,pass,nolog,setvar:tx.limit=5\"
+        SecAction \"id:2,phase:1,pass,nolog,setvar:'tx.text=a %{tx.limit}',setvar:tx.limit=+2\"
+        SecAction \"id:3,phase:2,pass,msg:'%{tx.text} %{tx.limit}'\"";
+    let told = |text: &str, target: &str| -> Vec<String> {
+        let transaction = run(&rules(text), &format!("GET {target} HTTP/1.1\nHost: a.test"), b"");
+        transaction.matches().iter().map(|found| String::from_utf8_lossy(&found.message).into_owned()).collect()
+    };
+    let alone = rules(sets);
+    assert!(alone.always[0].is_empty(), "nothing is left of the first phase");
+    assert_eq!(told(sets, "/"), ["a 5 7"]);
+    // Who comes before sees what there is by then; who ends it leaves it there.
+    let reads = format!("SecAction \"id:9,phase:1,pass,msg:'(%{{tx.limit}})'\"\n{sets}");
+    assert_eq!(told(&reads, "/"), ["()", "a 5 7"]);
+    let writes = format!("SecRule ARGS:a \"@eq 1\" \"id:9,phase:1,pass,nolog,setvar:tx.limit=1\"\n{sets}");
+    assert_eq!(told(&writes, "/?a=1"), ["a 1 3"]);
+    assert_eq!(told(&writes, "/?a=2"), ["a 5 7"]);
+    let ends = format!(
+        "SecRule ARGS:a \"@eq 1\" \"id:9,phase:1,deny,nolog\"\n{sets}
+         SecAction \"id:10,phase:5,pass,msg:'<%{{tx.limit}}>'\""
+    );
+    assert_eq!(told(&ends, "/?a=1"), ["<>"]);
+    assert_eq!(told(&ends, "/?a=2"), ["a 5 7", "<7>"]);
+    let removes = format!("SecRule ARGS:a \"@eq 1\" \"id:9,phase:1,pass,nolog,ctl:ruleRemoveById=1\"\n{sets}");
+    assert_eq!(told(&removes, "/?a=1"), ["a  2"]);
+    assert_eq!(told(&removes, "/?a=2"), ["a 5 7"]);
+    let counts = format!("SecRule &TX:/^lim/ \"@eq 1\" \"id:9,phase:1,pass,msg:'is there'\"\n{sets}");
+    assert_eq!(told(&counts, "/"), ["a 5 7"]);
+    let changed = format!("{sets}\nSecAction \"id:4,phase:2,pass,setvar:!tx.limit,msg:'%{{tx.limit}}'\"");
+    assert_eq!(told(&changed, "/"), ["a 5 7", ""]);
+}
