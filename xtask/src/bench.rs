@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to measure
-    layer: Layer,
+    what: What,
     /// Print the results as JSON, and nothing else, on stdout
     #[arg(long)]
     json: bool,
@@ -21,28 +21,32 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Layer {
+enum What {
     /// The XDP program, beside xdp-filter
     Dmz,
     /// The gateway as a reverse proxy, beside nginx
     Gateway,
     /// Content rules, beside nginx with ModSecurity
     Inspect,
+    /// Memory, over reloads of content rules under load
+    Reload,
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
     setup::all()?;
-    match args.layer {
-        Layer::Dmz => setup::peers(),
-        Layer::Gateway => setup::gateway_peers()?,
-        Layer::Inspect => setup::inspect_peers()?,
+    match args.what {
+        What::Dmz => setup::peers(),
+        What::Gateway => setup::gateway_peers()?,
+        What::Inspect => setup::inspect_peers()?,
+        What::Reload => {}
     }
     let programs = Programs::build()?;
     let mut bench = as_root(programs.get("bench")?)?;
-    bench.arg(match args.layer {
-        Layer::Dmz => "dmz",
-        Layer::Gateway => "gateway",
-        Layer::Inspect => "inspect",
+    bench.arg(match args.what {
+        What::Dmz => "dmz",
+        What::Gateway => "gateway",
+        What::Inspect => "inspect",
+        What::Reload => "reload",
     });
     bench.args(args.json.then_some("--json")).args(&args.args);
     become_program(bench.env(AGENT_VARIABLE, programs.agent()?))

@@ -170,6 +170,11 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("status is {text}"))
     }
 
+    /// Memory that it has resident, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        resident(self.pid().context("the agent has ended")?)
+    }
+
     pub fn ban(&self, prefix: &str, duration: &str) -> Result<()> {
         self.run(&["ban", prefix, "--for", duration]).map(drop)
     }
@@ -429,4 +434,12 @@ fn mount_bpffs() -> Result<()> {
     }
     nix::mount::mount(Some("bpf"), PATH, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting bpffs on {PATH}"))
+}
+
+/// Memory that a process has resident, in bytes.
+pub fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes: u64 = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?.parse()?;
+    Ok(kibibytes * 1024)
 }

@@ -9,12 +9,13 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::{
+    agent::resident,
     http::raw::Client,
     netns::{HOST_V4, client_v4},
     traffic::load_lock,
 };
 
-use super::support::{Gateway, NO_BANS, PORT, host, resident, wait_until};
+use super::support::{Gateway, NO_BANS, PORT, host, wait_until};
 
 const MEBIBYTE: u64 = 1 << 20;
 const GIBIBYTE: u64 = 1 << 30;
@@ -51,12 +52,12 @@ fn ten_thousand_idle_connections_fit_in_250_mib() {
 /// Runs a shell command on the client while the agent's memory is watched; gives what it printed, and the peak over idle.
 fn grown(gateway: &Gateway, command: &str) -> (String, u64) {
     let pid = gateway.agent.pid().unwrap();
-    let before = resident(pid);
+    let before = resident(pid).unwrap();
     let (done, peak) = (AtomicBool::new(false), AtomicU64::new(before));
     let printed = thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                peak.fetch_max(resident(pid), Ordering::Relaxed);
+                peak.fetch_max(resident(pid).unwrap(), Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(10));
             }
         });

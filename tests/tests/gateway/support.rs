@@ -123,7 +123,7 @@ impl Gateway {
 
     /// Memory that the agent has resident, in bytes.
     pub(crate) fn resident(&self) -> u64 {
-        resident(self.agent.pid().unwrap())
+        self.agent.resident().unwrap()
     }
 }
 
@@ -131,12 +131,6 @@ impl Gateway {
 pub(crate) fn steered(agent: &Agent) -> usize {
     let Ok(pins) = std::fs::read_dir(format!("/sys/fs/bpf/{}", agent.instance)) else { return 0 };
     pins.filter(|pin| pin.as_ref().unwrap().file_name().to_string_lossy().starts_with("steer-")).count()
-}
-
-pub(crate) fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// It is a refusal as RFC 9457 has it, and says nothing about the inside.

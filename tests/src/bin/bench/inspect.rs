@@ -8,7 +8,7 @@ mod engine;
 mod requests;
 mod served;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -22,8 +22,6 @@ use self::{
 
 /// The Core Rule Set of Debian, which both sides run.
 const CRS_3: [&str; 2] = ["/etc/modsecurity/crs/crs-setup.conf", "/usr/share/modsecurity-crs/rules/*.conf"];
-/// Where CRS 4 is looked for, if nobody says where it is: beside the repository.
-const CRS_4: &str = "../shared/crs-4.28";
 
 #[derive(Serialize)]
 struct Report {
@@ -53,13 +51,10 @@ struct Case {
     ratio: f64,
 }
 
-pub(crate) fn run(json: bool, crs: Option<&Path>, only: &[String]) -> Result<()> {
+pub(crate) fn run(json: bool, crs_4: &Path, only: &[String]) -> Result<()> {
     for name in only {
         ensure!(CASES.iter().any(|case| case.name == name), "there is no case {name}");
     }
-    let crs_4 = crs.map_or_else(|| PathBuf::from(CRS_4), Path::to_owned);
-    let hint = || format!("{}: CRS 4 is not there; say where with `-- --crs DIRECTORY`", crs_4.display());
-    let crs_4 = crs_4.canonicalize().with_context(hint)?;
     let setup = crs_4.join("crs-setup.conf.example");
     let crs_4 =
         |level| RuleFiles::new([setup.display().to_string(), format!("{}/rules/*.conf", crs_4.display())], level);

@@ -32,6 +32,7 @@ struct Report {
     /// Refused by the gateway itself, before rules could.
     refused: usize,
     benign: Benign,
+    resident_mb: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +71,7 @@ pub(crate) fn run(gateway: &Gateway, stages: &[Stage], http2: bool, json: bool) 
             Ok(())
         },
     )?;
-    let report = Report { stages: stages.len(), blocked, refused, benign };
+    let report = Report { stages: stages.len(), blocked, refused, benign, resident_mb: gateway.resident_mb()? };
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -79,6 +80,7 @@ pub(crate) fn run(gateway: &Gateway, stages: &[Stage], http2: bool, json: bool) 
             "{} stages: {blocked} blocked by rules, {refused} refused by the gateway; {passed} of {sent} benign requests passed",
             report.stages
         );
+        println!("the agent holds {} MB", report.resident_mb);
     }
     Ok(report.benign.passed == report.benign.sent)
 }

@@ -44,7 +44,7 @@ SecAction "id:900220,phase:1,nolog,pass,t:none,setvar:'tx.allowed_request_conten
 
 pub(crate) struct Gateway {
     clients: Clients,
-    _agent: Agent,
+    agent: Agent,
     events: Arc<Mutex<HashMap<u16, Event>>>,
     _backend: Server,
     _world: World,
@@ -61,7 +61,7 @@ impl Gateway {
         );
         let engine = format!("{}{level}", if blocking { BLOCK } else { DETECT });
         let config = format!(
-            "interfaces = [\"eth0\"]\n[reputation]\nthreshold = 1000000\n\
+            "interfaces = [\"eth0\"]\n[gateway]\nworkers = 2\n[reputation]\nthreshold = 1000000\n\
              [[api]]\nname = \"crs\"\nlisten = \"{GATEWAY}\"\nupstream = \"http://{BACKEND}\"\nupstream_http = \"1.1\"\n\
              mode = \"{}\"\nencoded_slashes = true\nmethods = {:?}\nrules = {files:?}\n\
              [api.limits]\nrequest_line = \"64KiB\"\nheaders = \"1MiB\"\nheader_count = 1000\nbody = \"1GB\"\n\
@@ -81,7 +81,12 @@ impl Gateway {
         }));
         agent.launch(&[])?;
         let clients = Clients::new(&world.host, GATEWAY.parse()?);
-        Ok(Self { clients, _agent: agent, events, _backend: backend, _world: world })
+        Ok(Self { clients, agent, events, _backend: backend, _world: world })
+    }
+
+    /// Megabytes that the agent has resident, with two workers.
+    pub(crate) fn resident_mb(&self) -> Result<u64> {
+        Ok(self.agent.resident()?.div_ceil(1_000_000))
     }
 
     /// Sends all of these, and hands each with its answer and event to `take`, in their order.

@@ -58,6 +58,7 @@ struct Report {
     /// Passed by another expectation than the suite's own.
     overridden: usize,
     failures: Vec<Failure>,
+    resident_mb: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,11 +135,13 @@ fn detect(gateway: &Gateway, stages: &[Stage], overridden: &[String], http2: boo
         )?;
         (left, retries) = (again, false);
     }
+    report.resident_mb = gateway.resident_mb()?;
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        let Report { stages, passed, failed, overridden, .. } = &report;
+        let Report { stages, passed, failed, overridden, resident_mb, .. } = &report;
         println!("{stages} stages: {passed} passed, {failed} failed, {overridden} passed by an override");
+        println!("the agent holds {resident_mb} MB");
     }
     Ok(report.failed == 0)
 }
