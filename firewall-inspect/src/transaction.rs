@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Bytes of memory for expressions that a worker keeps at most from one request to the next.
-const CACHES: usize = 16 << 20;
+const CACHES: usize = 8 << 20;
 /// Transactions after which a worker counts what it keeps.
 const TIDY_EVERY: u32 = 16;
 /// Bytes of a buffer that a worker keeps.

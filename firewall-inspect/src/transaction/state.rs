@@ -55,8 +55,9 @@ impl std::ops::Deref for AllMatched {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// By the number of the name; `None`: as [`Rules::begin`] has it.
-    tx: Vec<Option<Option<Value>>>,
+    /// By the number of the name, where its value is, counted from 1; 0: as [`Rules::begin`] has it.
+    places: Vec<u32>,
+    tx: Vec<Option<Value>>,
     /// Members of TX whose names came with the request, and all of the other collections, by variable and name.
     pub(super) members: BTreeMap<Variable, BTreeMap<Vec<u8>, Value>>,
     /// Of the rule at hand and its chain.
@@ -75,7 +76,8 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(rules: &Rules, engine: EngineMode) -> Self {
         Self {
-            tx: vec![None; rules.tx.len()],
+            places: vec![0; rules.tx.len()],
+            tx: Vec::with_capacity(32),
             members: BTreeMap::new(),
             matched: AllMatched::default(),
             removed: None,
@@ -91,11 +93,22 @@ impl State {
     }
 
     pub(super) fn tx<'s>(&'s self, rules: &'s Rules, number: u32) -> Option<&'s Value> {
-        self.tx[number as usize].as_ref().unwrap_or(&rules.begin[number as usize]).as_ref()
+        let number = number as usize;
+        match self.places[number].checked_sub(1) {
+            Some(place) => self.tx[place as usize].as_ref(),
+            None => rules.begin[number].as_ref(),
+        }
     }
 
     pub(super) fn set_tx(&mut self, number: u32, value: Option<Value>) {
-        self.tx[number as usize] = Some(value);
+        let place = &mut self.places[number as usize];
+        match place.checked_sub(1) {
+            Some(place) => self.tx[place as usize] = value,
+            None => {
+                self.tx.push(value);
+                *place = self.tx.len() as u32;
+            }
+        }
     }
 
     /// Of a name in lower case.
