@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,6 +22,8 @@ use tests::{
 const RELOADS: usize = 500;
 /// After so many, memory is what it will be.
 const SETTLED: usize = 50;
+/// What one reload needed in passing is given back by then.
+const REST: Duration = Duration::from_secs(5);
 const GATEWAY: &str = "127.0.0.1:8080";
 const APP: &str = "127.0.0.1:9000";
 
@@ -56,7 +58,10 @@ pub(crate) fn run(json: bool, crs: &Path) -> Result<()> {
         )
     };
     let agent = Agent::start_with(&world, &config, &[("base.conf", &rule(0))])?;
-    let megabytes = || -> Result<f64> { Ok((agent.resident()? as f64 / 1e5).round() / 10.0) };
+    let megabytes = || -> Result<f64> {
+        thread::sleep(REST);
+        Ok((agent.resident()? as f64 / 1e5).round() / 10.0)
+    };
     let (over, requests, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let (start_mb, settled_mb, end_mb) = thread::scope(|scope| {
         let clients = [0, 1].map(|_| scope.spawn(|| load(&world.host, &over, &requests)));
