@@ -182,7 +182,7 @@ impl Transaction {
         self.interruption.as_ref()
     }
 
-    /// More was to be done than [`budget`] allows: what came after that was not looked at.
+    /// More was to be done than a request of this size may cost: what came after that was not looked at.
     pub fn is_over_budget(&self) -> bool {
         self.state.budget.is_spent()
     }
