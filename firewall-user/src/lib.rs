@@ -9,6 +9,7 @@ pub mod events;
 pub mod gateway;
 pub mod host;
 mod http;
+mod memory;
 pub mod metrics;
 pub mod paths;
 pub mod steering;

@@ -36,11 +36,12 @@ use crate::{
     control::{self, api::Agent as _},
     events::Recorder,
     host::{session, watch::Changes},
-    metrics,
+    memory, metrics,
     paths::Paths,
 };
 
-/// How often bans are swept, and saved even if nothing was heard of a change, and the host is looked at anew.
+/// How often bans are swept, and saved even if nothing was heard of a change, memory is given back, and the host is looked at
+/// anew.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often certificates are looked at, whose time may have come.
 const CERTIFICATES: Duration = Duration::from_secs(3600);
@@ -386,6 +387,7 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         core.warn_of_apis();
     }
     if sweep {
+        memory::give_back();
         probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);
