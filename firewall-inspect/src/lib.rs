@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod body;
+mod byte_set;
 pub mod chunk;
 mod class;
 pub mod encoding;

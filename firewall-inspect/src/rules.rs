@@ -22,13 +22,13 @@ mod value;
 
 use std::ops::Range;
 
+pub(crate) use self::value::Value;
 use self::{bits::Bits, filter::Filter, names::Names, rule::Rule};
 pub use self::{
     listing::Listed,
     load::Files,
     settings::{BodySettings, Settings},
 };
-pub(crate) use self::{require::ByteSet, value::Value};
 use crate::seclang::{Directive, Fault, Phase, Stated};
 
 /// Reads the data that a rule names: the file of the rule, and the name as it stands there. The error says what is wrong.

@@ -26,6 +26,7 @@ use regex_automata::{
 use regex_syntax::hir::{Class, Dot, Hir, HirKind, Look, Repetition};
 
 use super::PatternError;
+use crate::byte_set::ByteSet;
 
 /// Steps of an expression, at most.
 const STEPS: usize = 4096;
@@ -88,9 +89,9 @@ pub(crate) struct Conditions {
 
 #[derive(Debug)]
 enum Step {
-    Byte(Box<[bool; 256]>),
+    Byte(ByteSet),
     /// The byte here, if there is one, is not one of these.
-    Not(Box<[bool; 256]>),
+    Not(ByteSet),
     Look(Look),
     Slot(usize),
     /// Both; the first one rather.
@@ -167,7 +168,7 @@ impl Compiler<'_> {
         match hir.kind() {
             HirKind::Empty => {}
             HirKind::Literal(literal) => {
-                self.steps.extend(literal.0.iter().map(|byte| Step::Byte(set([(*byte, *byte)]))));
+                self.steps.extend(literal.0.iter().map(|byte| Step::Byte(ByteSet::of(&[*byte]))));
             }
             HirKind::Class(class) => self.steps.push(Step::Byte(class_set(class)?)),
             HirKind::Look(look) => self.steps.push(Step::Look(*look)),
@@ -241,7 +242,7 @@ impl Compiler<'_> {
             Kind::Possessive => match inside.kind() {
                 HirKind::Class(class) => self.steps.push(Step::Not(class_set(class)?)),
                 HirKind::Literal(literal) if literal.0.len() == 1 => {
-                    self.steps.push(Step::Not(set([(literal.0[0], literal.0[0])])));
+                    self.steps.push(Step::Not(ByteSet::of(&literal.0)));
                 }
                 _ => return error("possessive quantifiers are supported for single bytes and classes only"),
             },
@@ -287,25 +288,9 @@ fn has_literal(hir: &Hir) -> bool {
     matches!(hir.kind(), HirKind::Repetition(repetition) if matches!(repetition.sub.kind(), HirKind::Literal(_)))
 }
 
-fn set(ranges: impl IntoIterator<Item = (u8, u8)>) -> Box<[bool; 256]> {
-    let mut set = Box::new([false; 256]);
-    for (first, last) in ranges {
-        set[usize::from(first)..=usize::from(last)].fill(true);
-    }
-    set
-}
-
-fn class_set(class: &Class) -> Result<Box<[bool; 256]>, PatternError> {
-    match class {
-        Class::Bytes(class) => Ok(set(class.iter().map(|range| (range.start(), range.end())))),
-        // With Unicode off, what is one is ASCII.
-        Class::Unicode(class) => {
-            let range = |(first, last): (char, char)| Some((u8::try_from(first).ok()?, u8::try_from(last).ok()?));
-            let ranges = class.iter().map(|chars| range((chars.start(), chars.end()))).collect::<Option<Vec<_>>>();
-            let message = "a class has characters beyond ASCII";
-            ranges.map(set).ok_or_else(|| PatternError { offset: 0, message: message.into() })
-        }
-    }
+fn class_set(class: &Class) -> Result<ByteSet, PatternError> {
+    let message = "a class has characters beyond ASCII";
+    ByteSet::of_class(class).ok_or_else(|| PatternError { offset: 0, message: message.into() })
 }
 
 /// A way through the steps, at the byte that is looked at.
@@ -382,7 +367,7 @@ impl Walk<'_> {
             }
             for way in now.drain(..) {
                 match &conditions.steps[way.step] {
-                    Step::Byte(set) if value.get(at).is_some_and(|byte| set[usize::from(*byte)]) => {
+                    Step::Byte(set) if value.get(at).is_some_and(|byte| set.contains(*byte)) => {
                         self.visit(conditions, way.at(way.step + 1), at + 1, &mut seen, &mut next)?;
                     }
                     Step::Back { any_case } => {
@@ -452,7 +437,7 @@ impl Walk<'_> {
                 Step::Back { .. } if key.1 == UNSET || key.1 < key.0 => continue,
                 Step::Back { .. } if key.1 - key.0 == way.matched => true,
                 Step::Look(look) => holds(*look, self.value, at),
-                Step::Not(set) => self.value.get(at).is_none_or(|byte| !set[usize::from(*byte)]),
+                Step::Not(set) => self.value.get(at).is_none_or(|byte| !set.contains(*byte)),
                 Step::Byte(_) | Step::Back { .. } | Step::Found => {
                     ways.push(way);
                     continue;

@@ -17,10 +17,11 @@ use self::{
 };
 use super::{
     bits::Bits,
-    require::{ByteSet, Requirement},
+    require::Requirement,
     rule::{Link, Rule, Select, Source, Target},
 };
 use crate::{
+    byte_set::ByteSet,
     injection,
     operator::Matcher,
     seclang::{Phase, Transformation, Variable},
@@ -376,8 +377,7 @@ impl Plan {
 
 /// The bytes that each sieve's values consist of: words and numbers, and all.
 fn alphabets() -> [ByteSet; 2] {
-    let mut plain = ByteSet::of(b" ._-");
-    (0..=127_u8).filter(u8::is_ascii_alphanumeric).for_each(|byte| plain.insert(byte));
+    let plain = ByteSet::matching(|byte| byte.is_ascii_alphanumeric() || b" ._-".contains(&byte));
     [plain, ByteSet::ALL]
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
+use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
 use crate::{
+    byte_set::ByteSet,
     injection,
     operator::{Matcher, Place},
 };
@@ -20,73 +21,6 @@ const WORDS: usize = 512;
 const SETS: usize = 4;
 /// What a longer word would say is hardly more.
 const LONG: usize = 24;
-
-/// A set of bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ByteSet(pub(crate) [u64; 4]);
-
-/// Of each byte, the set of it alone: faster to put together than bits are to set.
-static SINGLE: [ByteSet; 256] = {
-    let mut sets = [ByteSet([0; 4]); 256];
-    let mut byte = 0;
-    while byte < 256 {
-        sets[byte].0[byte >> 6] = 1 << (byte & 63);
-        byte += 1;
-    }
-    sets
-};
-
-impl ByteSet {
-    pub(crate) const ALL: Self = Self([u64::MAX; 4]);
-
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        bytes.iter().fold(Self::default(), |set, byte| set.union(&SINGLE[usize::from(*byte)]))
-    }
-
-    pub(crate) fn insert(&mut self, byte: u8) {
-        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
-    }
-
-    pub(crate) fn meets(&self, other: &Self) -> bool {
-        (0..4).any(|word| self.0[word] & other.0[word] != 0)
-    }
-
-    pub(crate) fn is_within(&self, other: &Self) -> bool {
-        (0..4).all(|word| self.0[word] & !other.0[word] == 0)
-    }
-
-    fn both(mut self, other: &Self) -> Self {
-        for word in 0..4 {
-            self.0[word] &= other.0[word];
-        }
-        self
-    }
-
-    pub(crate) fn union(mut self, other: &Self) -> Self {
-        for word in 0..4 {
-            self.0[word] |= other.0[word];
-        }
-        self
-    }
-
-    pub(crate) fn complement(self) -> Self {
-        Self(self.0.map(|word| !word))
-    }
-
-    /// How much of ordinary text has one of these bytes: the fewer, the better a set tells values apart.
-    fn commonness(&self) -> u32 {
-        (0..=255_u8)
-            .filter(|byte| self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1)
-            .map(|byte| match byte {
-                b'a'..=b'z' => 40,
-                b'0'..=b'9' | b'A'..=b'Z' => 20,
-                b'/' | b'.' | b'-' | b' ' | b'_' => 15,
-                b':' | b',' | b';' | b'=' | b'(' | b')' | b'%' | b'+' => 6,
-                _ => 1,
-            })
-            .sum()
-    }
-}
 
 /// What a value must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,14 +86,8 @@ impl Requirement {
                 }
                 Self::words([finder.needle().to_vec()])
             }
-            Matcher::ByteRange(allowed) => {
-                let allowed = (0..=255_u8).filter(|byte| allowed[usize::from(*byte)]);
-                Self::set(ByteSet::of(&allowed.collect::<Vec<_>>()).complement())
-            }
-            Matcher::Sqli => {
-                let words = (0..=255_u8).filter(|byte| injection::is_of_words(*byte));
-                Self::set(ByteSet::of(&words.collect::<Vec<_>>()).complement())
-            }
+            Matcher::ByteRange(allowed) => Self::set(ByteSet::matching(|byte| !allowed[usize::from(byte)])),
+            Matcher::Sqli => Self::set(ByteSet::matching(|byte| !injection::is_of_words(byte))),
             Matcher::Xss => Self::set(ByteSet::of(b"<=")),
             Matcher::UrlEncoding => Self::set(ByteSet::of(b"%")),
             Matcher::Utf8Encoding => Self::set(ByteSet([0, 0, u64::MAX, u64::MAX])),
@@ -172,6 +100,19 @@ impl Requirement {
     pub(crate) fn is_something(&self) -> bool {
         self.words.is_some() || !self.sets.is_empty() || self.length > 2
     }
+}
+
+/// How much of ordinary text has one of these bytes: the fewer, the better a set tells values apart.
+fn commonness(set: &ByteSet) -> u32 {
+    set.members()
+        .map(|byte| match byte {
+            b'a'..=b'z' => 40,
+            b'0'..=b'9' | b'A'..=b'Z' => 20,
+            b'/' | b'.' | b'-' | b' ' | b'_' => 15,
+            b':' | b',' | b';' | b'=' | b'(' | b')' | b'%' | b'+' => 6,
+            _ => 1,
+        })
+        .sum()
 }
 
 /// Whether a word, in any case, may be in a value of these bytes.
@@ -188,17 +129,16 @@ fn restrict(hir: &Hir, alphabet: &ByteSet) -> Option<Hir> {
     Some(match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => hir.clone(),
         HirKind::Literal(literal) => {
-            return literal.0.iter().all(|byte| alphabet.meets(&ByteSet::of(&[*byte]))).then(|| hir.clone());
+            return literal.0.iter().all(|byte| alphabet.contains(*byte)).then(|| hir.clone());
         }
         HirKind::Class(class) => {
             // What is not of bytes stays whole: that only lets more through.
-            let Some(set) = bytes_of(class) else { return Some(hir.clone()) };
+            let Some(set) = ByteSet::of_class(class) else { return Some(hir.clone()) };
             let set = set.both(alphabet);
-            if set == ByteSet::default() {
+            if set.is_empty() {
                 return None;
             }
-            let members = (0..=255_u8).filter(|byte| set.meets(&ByteSet::of(&[*byte])));
-            Hir::class(Class::Bytes(ClassBytes::new(members.map(|byte| ClassBytesRange::new(byte, byte)))))
+            Hir::class(set.to_class())
         }
         HirKind::Repetition(repetition) => match restrict(&repetition.sub, alphabet) {
             Some(sub) => Hir::repetition(Repetition { sub: Box::new(sub), ..repetition.clone() }),
@@ -217,28 +157,6 @@ fn restrict(hir: &Hir, alphabet: &ByteSet) -> Option<Hir> {
             Hir::alternation(branches)
         }
     })
-}
-
-/// The bytes of a class; `None` if they are not all there is to it.
-fn bytes_of(class: &Class) -> Option<ByteSet> {
-    let mut set = ByteSet::default();
-    match class {
-        Class::Bytes(class) => {
-            for range in class.iter() {
-                (range.start()..=range.end()).for_each(|byte| set.insert(byte));
-            }
-        }
-        // With Unicode off, what is one is ASCII.
-        Class::Unicode(class) => {
-            for range in class.iter() {
-                match (u8::try_from(range.start()), u8::try_from(range.end())) {
-                    (Ok(start), Ok(end)) if end < 0x80 => (start..=end).for_each(|byte| set.insert(byte)),
-                    _ => return None,
-                }
-            }
-        }
-    }
-    Some(set)
 }
 
 fn insert_folded(set: &mut ByteSet, byte: u8) {
@@ -280,9 +198,8 @@ impl Needs {
     }
 
     fn class(class: &Class) -> Self {
-        let Some(set) = bytes_of(class) else { return Self::nothing() };
-        let members = (0..=255_u8).filter(|byte| set.meets(&ByteSet::of(&[*byte])));
-        let folded: BTreeSet<Vec<u8>> = members.map(|byte| vec![byte.to_ascii_lowercase()]).collect();
+        let Some(set) = ByteSet::of_class(class) else { return Self::nothing() };
+        let folded: BTreeSet<Vec<u8>> = set.members().map(|byte| vec![byte.to_ascii_lowercase()]).collect();
         let sets = vec![set];
         if folded.len() <= 8 { Self::exactly(folded, sets) } else { Self { exact: None, words: None, sets } }
     }
@@ -344,7 +261,7 @@ impl Needs {
         let all: Vec<Self> = branches.iter().map(Self::of).collect();
         let mut set = Some(ByteSet::default());
         for needs in &all {
-            let best = needs.sets.iter().min_by_key(|set| set.commonness());
+            let best = needs.sets.iter().min_by_key(|set| commonness(set));
             set = set.zip(best).map(|(set, best)| set.union(best));
         }
         let sets: Vec<ByteSet> = set.into_iter().collect();
@@ -392,13 +309,13 @@ fn better(one: Option<BTreeSet<Vec<u8>>>, other: Option<BTreeSet<Vec<u8>>>) -> O
 fn rarity(words: &BTreeSet<Vec<u8>>) -> (usize, i64) {
     let shortest = words.iter().map(Vec::len).min().unwrap_or(0);
     let common: i64 =
-        words.iter().map(|word| i64::from(ByteSet::of(word).commonness()) / word.len().max(1) as i64).sum();
+        words.iter().map(|word| i64::from(commonness(&ByteSet::of(word))) / word.len().max(1) as i64).sum();
     (shortest.min(5), -common)
 }
 
 /// The few sets that tell values apart best.
 fn best_sets(mut sets: Vec<ByteSet>) -> Vec<ByteSet> {
-    sets.sort_by_key(ByteSet::commonness);
+    sets.sort_by_key(commonness);
     sets.dedup();
     sets.truncate(SETS);
     sets

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::ByteSet;
+use crate::byte_set::ByteSet;
 
 #[track_caller]
 fn assert_gives(transformation: Transformation, rows: &[(&str, &str)]) {

@@ -1,6 +1,6 @@
 //! What a value must have for a transformation to change it. What lacks that stays as it is; what has it may.
 
-use crate::{rules::ByteSet, seclang::Transformation};
+use crate::{byte_set::ByteSet, seclang::Transformation};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Triggers {

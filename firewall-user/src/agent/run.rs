@@ -375,6 +375,10 @@ fn probe(core: &Core) {
 
 /// `true` if the policy was taken back.
 fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
+    if sweep {
+        // It takes a while, and others wait for the core.
+        memory::give_back();
+    }
     let mut core = service.core();
     core.flush_trace();
     if core.confirm.as_ref().is_some_and(|(until, _)| *until <= Instant::now()) {
@@ -387,7 +391,6 @@ fn housekeeping(service: &Service, banned: bool, sweep: bool) -> bool {
         core.warn_of_apis();
     }
     if sweep {
-        memory::give_back();
         probe(&core);
         // Nobody tells of other resolvers, nor of an interface that can be attached to only now.
         look_around(&mut core);

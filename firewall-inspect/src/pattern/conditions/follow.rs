@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use regex_syntax::hir::{Hir, HirKind, Look, Repetition};
 
-use super::{Kind, Mark, class_set};
-use crate::rules::ByteSet;
+use super::{Kind, Mark};
+use crate::byte_set::ByteSet;
 
 /// The groups of those that say something: all but that no `c` comes next where what comes next never begins with it, as in
 /// `\s*+;`.
@@ -26,7 +26,7 @@ impl Follow<'_> {
         match hir.kind() {
             HirKind::Empty => after,
             HirKind::Literal(literal) => ByteSet::of(&literal.0[..1]),
-            HirKind::Class(class) => class_set(class).map_or(ByteSet::ALL, |set| byte_set(&set)),
+            HirKind::Class(class) => ByteSet::of_class(class).unwrap_or(ByteSet::ALL),
             HirKind::Look(Look::End) => ByteSet::default(),
             HirKind::Look(_) => after,
             HirKind::Repetition(Repetition { min, max, sub, .. }) => {
@@ -62,9 +62,4 @@ impl Follow<'_> {
             }
         }
     }
-}
-
-fn byte_set(set: &[bool; 256]) -> ByteSet {
-    let bytes: Vec<u8> = (0..=255).filter(|byte| set[usize::from(*byte)]).collect();
-    ByteSet::of(&bytes)
 }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
+use regex_syntax::hir::{Hir, HirKind, Look, Repetition};
 
-use super::{Kind, Mark, class_set};
+use super::{Kind, Mark};
+use crate::byte_set::ByteSet;
 
 /// Nodes that it may take.
 const SIZE: usize = 4096;
@@ -45,30 +46,26 @@ pub(super) fn sure(hir: &Hir, marks: &[Mark], needed: &BTreeSet<u32>) -> Option<
 }
 
 /// The bytes of which none may come next, if that is what a part says.
-fn possessive(part: &Hir, marks: &[Mark], needed: &BTreeSet<u32>) -> Option<[bool; 256]> {
+fn possessive(part: &Hir, marks: &[Mark], needed: &BTreeSet<u32>) -> Option<ByteSet> {
     let HirKind::Capture(capture) = part.kind() else { return None };
     let mark = marks.iter().find(|mark| mark.group == capture.index)?;
     if !matches!(mark.kind, Kind::Possessive) || !needed.contains(&mark.group) {
         return None;
     }
     match capture.sub.kind() {
-        HirKind::Class(class) => class_set(class).ok().map(|set| *set),
-        HirKind::Literal(literal) if literal.0.len() == 1 => {
-            Some(std::array::from_fn(|byte| byte == usize::from(literal.0[0])))
-        }
+        HirKind::Class(class) => ByteSet::of_class(class),
+        HirKind::Literal(literal) if literal.0.len() == 1 => Some(ByteSet::of(&literal.0)),
         _ => None,
     }
 }
 
 /// What matches at least a byte, and begins with none of these; or the end.
-fn not_first(hir: &Hir, set: &[bool; 256]) -> Option<Hir> {
+fn not_first(hir: &Hir, set: &ByteSet) -> Option<Hir> {
     match hir.kind() {
-        HirKind::Literal(literal) => (!set[usize::from(literal.0[0])]).then(|| hir.clone()),
+        HirKind::Literal(literal) => (!set.contains(literal.0[0])).then(|| hir.clone()),
         HirKind::Class(class) => {
-            let class = class_set(class).ok()?;
-            let left = (0..=255_u8).filter(|byte| class[usize::from(*byte)] && !set[usize::from(*byte)]);
-            let left: Vec<ClassBytesRange> = left.map(|byte| ClassBytesRange::new(byte, byte)).collect();
-            (!left.is_empty()).then(|| Hir::class(Class::Bytes(ClassBytes::new(left))))
+            let left = ByteSet::of_class(class)?.both(&set.complement());
+            (!left.is_empty()).then(|| Hir::class(left.to_class()))
         }
         HirKind::Look(Look::End) => Some(hir.clone()),
         HirKind::Empty | HirKind::Look(_) => None,

@@ -5,13 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::{
-    super::require::{ByteSet, Requirement},
-    LENGTHS,
-    mask::Mask,
-    words::Words,
-};
-use crate::operator::Matcher;
+use super::{super::require::Requirement, LENGTHS, mask::Mask, words::Words};
+use crate::{byte_set::ByteSet, operator::Matcher};
 
 #[derive(Debug)]
 pub(super) struct Sieve {

@@ -120,6 +120,7 @@ impl Words {
         let (mut first, mut second) = (0, 0);
         for (at, byte) in value.iter().enumerate() {
             let third = usize::from(CLASSES[usize::from(*byte)]);
+            // It is less anyway, which the compiler does not know.
             let index = (first << (2 * BITS) | second << BITS | third) % THREE;
             (first, second) = (second, third);
             // What two bytes in a row lead to is known of them with any byte before.
