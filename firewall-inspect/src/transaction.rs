@@ -71,8 +71,8 @@ pub struct Match {
     /// The last value that matched: where it was, `ARGS:name`, and what it was after its transformations.
     pub variable: Vec<u8>,
     pub value: Vec<u8>,
-    /// How many values matched.
-    pub count: usize,
+    /// Where else it and its chain matched.
+    pub also: Vec<Vec<u8>>,
 }
 
 /// A rule ended the transaction.

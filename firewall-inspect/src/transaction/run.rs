@@ -144,7 +144,8 @@ impl Run<'_> {
         let message = rule.message.as_ref().map(|text| self.expand(text)).unwrap_or_default();
         let data = rule.data.as_ref().map(|text| self.expand(text)).unwrap_or_default();
         let tags = rule.tags.iter().map(|text| self.expand(text)).collect();
-        let matched = self.state.matched.last().cloned().unwrap_or_default();
+        let mut matched = self.state.matched.iter();
+        let last = matched.next_back().cloned().unwrap_or_default();
         self.matches.push(Match {
             rule: index as u32,
             id: rule.id,
@@ -153,9 +154,9 @@ impl Run<'_> {
             message,
             data,
             tags,
-            variable: matched.name,
-            value: matched.value,
-            count: self.state.matched.len(),
+            variable: last.name,
+            value: last.value,
+            also: matched.map(|matched| matched.name.clone()).collect(),
         });
     }
 

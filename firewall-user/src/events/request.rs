@@ -9,6 +9,7 @@
 //! A record holds no header but Host, and no query, but for what a content rule matched: of that, what may be secret is masked.
 
 mod content;
+mod secret;
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::{
     exchange::Exchange,
     gate::SharedGate,
-    inspection::Share,
+    held::Share,
     upstream::{AnswerBody, Lease},
 };
 use crate::events::request::Verdict;
@@ -138,7 +138,7 @@ impl Source {
 }
 
 /// The body of a request, towards the upstream: no larger than allowed, no slower than allowed, without its trailers over
-/// HTTP/1.
+/// HTTP/1, or where content rules do not see them.
 pub(super) struct RequestBody {
     source: Source,
     exchange: Arc<Exchange>,
@@ -219,9 +219,13 @@ impl Gathered {
     }
 
     /// The data, and what is handed on.
-    fn done(self) -> (Bytes, Held) {
+    ///
+    /// # Errors
+    ///
+    /// Another body has its memory.
+    fn done(self) -> Result<(Bytes, Held), Reason> {
         let data = if self.all.is_empty() { self.first } else { self.all.freeze() };
-        (data.clone(), Held { data: self.share.keep(data), trailers: self.trailers })
+        Ok((data.clone(), Held { data: self.share.keep(data)?, trailers: self.trailers }))
     }
 }
 
@@ -242,13 +246,18 @@ impl RequestBody {
     pub(super) async fn hold(&mut self, limit: usize) -> Result<Bytes, Reason> {
         let mut gathered = Gathered::new(&self.exchange);
         while gathered.len() <= limit {
-            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+            let frame = tokio::select! {
+                biased;
+                frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)) => frame,
+                reason = gathered.share.evicted() => return Err(reason),
+            };
+            match frame {
                 None => break,
                 Some(Err(BrokenOff(reason))) => return Err(reason),
                 Some(Ok(frame)) => gathered.take(frame)?,
             }
         }
-        let (data, held) = gathered.done();
+        let (data, held) = gathered.done()?;
         self.held = held;
         Ok(data)
     }
@@ -259,9 +268,9 @@ impl RequestBody {
     ///
     /// There is no memory for it.
     pub(super) fn replace(&mut self, data: Bytes) -> Result<Bytes, Reason> {
-        let mut share = self.exchange.worker().shared.held.share();
+        let share = self.exchange.worker().shared.held.share();
         share.grow(data.len())?;
-        self.held.data = share.keep(data.clone());
+        self.held.data = share.keep(data.clone())?;
         Ok(data)
     }
 
@@ -336,7 +345,8 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 self.end();
-                let some = frame.trailers_mut().is_some_and(keep_trailers);
+                let seen = self.exchange.policy().config.rules.is_none();
+                let some = seen && frame.trailers_mut().is_some_and(keep_trailers);
                 Poll::Ready(some.then_some(Ok(frame)))
             }
         }
@@ -429,7 +439,12 @@ impl Upstream {
         let mut gathered = Gathered::new(&self.exchange);
         let gather = async {
             while gathered.len() <= limit {
-                match poll_fn(|cx| self.poll_inner(cx)).await {
+                let frame = tokio::select! {
+                    biased;
+                    frame = poll_fn(|cx| self.poll_inner(cx)) => frame,
+                    reason = gathered.share.evicted() => return Err(reason),
+                };
+                match frame {
                     None => break,
                     Some(frame) => gathered.take(frame?)?,
                 }
@@ -443,7 +458,7 @@ impl Upstream {
             Ok(gathered) => gathered?,
             Err(_out_of_time) => {}
         }
-        let (data, held) = gathered.done();
+        let (data, held) = gathered.done()?;
         self.held = held;
         if self.is_inner_over() {
             self.end();

@@ -7,13 +7,7 @@
 //! A request's body that was encoded goes on decoded: an application that does not look at Content-Encoding would otherwise
 //! read other bytes than the rules did, and whoever sends it can choose both.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use firewall_inspect::{
@@ -32,58 +26,10 @@ use super::{
 };
 use crate::events::request::Verdict;
 
-/// Bytes of bodies that may be held at once, of all requests together.
-const HELD_AT_MOST: usize = 256 << 20;
 /// Times its size that a body may decode to.
 const RATIO: u32 = 100;
 /// How long an answer's body is waited for: rules see what has come by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-
-/// Memory for bodies that are held.
-#[derive(Default)]
-pub(super) struct Held(Arc<AtomicUsize>);
-
-/// A share of it.
-pub(super) struct Share {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Held {
-    pub(super) fn share(&self) -> Share {
-        Share { all: Arc::clone(&self.0), bytes: 0 }
-    }
-}
-
-impl Share {
-    /// # Errors
-    ///
-    /// There is none left.
-    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Reason> {
-        self.bytes += bytes;
-        if self.all.fetch_add(bytes, Relaxed) + bytes > HELD_AT_MOST { Err(Reason::InspectionMemory) } else { Ok(()) }
-    }
-
-    /// The data, and the share until it is sent.
-    pub(super) fn keep(self, data: Bytes) -> Bytes {
-        struct Kept {
-            data: Bytes,
-            _share: Share,
-        }
-        impl AsRef<[u8]> for Kept {
-            fn as_ref(&self) -> &[u8] {
-                &self.data
-            }
-        }
-        Bytes::from_owner(Kept { data, _share: self })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Relaxed);
-    }
-}
 
 /// Why there is no answer but ours, and what that says.
 pub(super) struct Refusal {
@@ -250,24 +196,4 @@ fn note(exchange: &Exchange, reason: Reason) -> Result<(), Refusal> {
     }
     exchange.fail(Verdict::Monitor, reason);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_given_back() {
-        let held = Held::default();
-        let mut share = held.share();
-        assert_eq!(share.grow(HELD_AT_MOST), Ok(()));
-        let mut other = held.share();
-        assert_eq!(other.grow(1), Err(Reason::InspectionMemory));
-        drop(other);
-        let data = share.keep(Bytes::from_static(b"abc"));
-        assert_eq!(&data[..], b"abc");
-        assert_eq!(held.share().grow(1), Err(Reason::InspectionMemory), "not sent yet");
-        drop(data);
-        assert_eq!(held.share().grow(HELD_AT_MOST), Ok(()));
-    }
 }

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod exchange;
 mod gate;
+mod held;
 mod http1;
 mod inspection;
 mod keeper;
@@ -38,7 +39,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use self::{
-    inspection::Held,
+    held::Held,
     keeper::Keeper,
     metrics::Metrics,
     network::Network,

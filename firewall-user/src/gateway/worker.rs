@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     connection,
-    inspection::Held,
+    held::Held,
     network::Network,
     policy::ApiPolicy,
     registry::Registry,

@@ -1,7 +1,8 @@
 //! Content rules in the gateway: what they see, what they refuse, and what they leave as it was.
 
 use bytes::Bytes;
-use hyper::Request;
+use http_body_util::BodyExt as _;
+use hyper::{HeaderMap, Request, body::Frame};
 use tests::{
     agent::{Agent, Event},
     http::{
@@ -26,6 +27,9 @@ SecRule RESPONSE_HEADERS:Content-Type "@streq text/event-stream" "id:5,phase:3,p
 SecRule RESPONSE_BODY "@contains leaked" "id:6,phase:4,deny,status:403"
 SecRule RESPONSE_STATUS "@streq 418" "id:7,phase:3,deny,status:500"
 SecRule REQUEST_COOKIES "@contains noted" "id:8,phase:1,pass,log,logdata:'%{MATCHED_VAR}'"
+SecRule REQUEST_URI|REQUEST_HEADERS:Referer "@contains /noted?" "id:10,phase:1,pass,log,logdata:'%{MATCHED_VAR}'"
+SecRule REQUEST_COOKIES "@rx ^noted-(.+)" "id:11,phase:1,pass,log,capture,logdata:'%{TX.1}',chain"
+SecRule TX:1 "@rx ." ""
 "#;
 
 fn start(api: &str, rules: &str) -> Gateway {
@@ -264,9 +268,69 @@ fn secrets_are_not_in_events() {
     let mark = gateway.agent.mark();
     gateway.ask(0, b"GET /noted HTTP/1.1\r\nHost: api.test\r\nCookie: sid=noted-s3cr3t\r\n\r\n");
     let event = gateway.record(mark, "/noted");
-    assert_eq!(ids(&event), [8]);
-    assert_eq!(event.more["rules"][0]["matched"], "[masked, 12 bytes]");
+    assert_eq!(ids(&event), [8, 11]);
+    for rule in [0, 1] {
+        assert!(event.more["rules"][rule]["matched"].as_str().unwrap().starts_with("[masked, "), "{event:?}");
+    }
     assert!(!serde_json::Value::from(event.more.clone()).to_string().contains("s3cr3t"));
+    // What holds more than secrets is masked in part.
+    let mark = gateway.agent.mark();
+    let request =
+        "GET /noted?a=1&token=s3cr3t&b=2 HTTP/1.1\r\nHost: api.test\r\nReferer: /noted?password=s3cr3t\r\n\r\n";
+    gateway.ask(0, request.as_bytes());
+    let event = gateway.record(mark, "/noted");
+    assert_eq!(event.more["rules"][0]["data"], "/noted?password=[masked]");
+    assert!(!serde_json::Value::from(event.more.clone()).to_string().contains("s3cr3t"));
+}
+
+#[test]
+fn large_bodies_on_their_way_do_not_shut_out_small_ones() {
+    const PIECE: usize = 1 << 20;
+    let limit = "SecRequestBodyLimit 67108864\nSecRequestBodyNoFilesLimit 67108864\n";
+    let api = "[api.limits]\nbody = \"64MiB\"\n";
+    let gateway = start(api, &format!("SecRequestBodyAccess On\n{RULES}{limit}"));
+    let form = "application/x-www-form-urlencoded";
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: api.test\r\nContent-Type: {form}\r\nContent-Length: {}\r\n\r\n",
+        64 * PIECE
+    );
+    let mark = gateway.agent.mark();
+    let piece = vec![b'a'; PIECE];
+    // 300 MiB, all but done.
+    let mut slow: Vec<_> = (0..5).map(|number| gateway.client(number)).collect();
+    for client in &mut slow {
+        client.send(head.as_bytes()).unwrap();
+        for _ in 0..60 {
+            // The first of them may be refused already.
+            let _cut = client.send(&piece);
+        }
+    }
+    let event = gateway.record(mark, "/upload");
+    assert_eq!((&event.reason[..], event.status()), ("inspection-memory", Some(503)));
+    for body in [200, 100_000, 20 << 20] {
+        let response = gateway.ask(6, &post("/seen", form, "", &"b".repeat(body)));
+        assert_eq!(response.status, 200, "{body}");
+    }
+    assert_eq!(gateway.ask(6, &post("/x", form, "", "a=evil")).status, 403);
+}
+
+#[test]
+fn trailers_that_rules_do_not_see_go_no_further() {
+    let gateway = start("", RULES);
+    within(&gateway.world.client, async {
+        let mut connection = http2::Connection::open(host()).await.unwrap();
+        let (feeder, body) = Stream::new(None);
+        let request = Request::post("http://api.test/seen").body(body).unwrap();
+        feeder.send(Frame::data("abc".into())).await.unwrap();
+        feeder
+            .send(Frame::trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "evil".parse().unwrap())])))
+            .await
+            .unwrap();
+        drop(feeder);
+        let answer = connection.send(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let seen: Seen = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((seen.version.as_str(), seen.body, seen.trailers), ("HTTP/2.0", 3, vec![]));
+    });
 }
 
 #[test]

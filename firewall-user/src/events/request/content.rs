@@ -7,7 +7,7 @@
 
 use firewall_inspect::transaction::Transaction;
 
-use super::excerpt;
+use super::{excerpt, secret};
 
 /// Rules told of a request.
 const RULES: usize = 128;
@@ -43,16 +43,17 @@ impl Content {
         let score = |names: [&str; 2]| names.into_iter().find_map(|name| transaction.tx(name));
         let matches = transaction.matches();
         let rules = matches.iter().take(RULES).map(|found| {
-            let secret = is_secret(&found.variable);
-            let told = |text: &[u8], limit| match secret && !text.is_empty() {
+            // What a rule says may come from anywhere that its chain matched.
+            let is_secret = found.also.iter().chain([&found.variable]).any(|variable| secret::is_secret(variable));
+            let told = |text: &[u8], limit| match is_secret && !text.is_empty() {
                 true => format!("[masked, {} bytes]", text.len()).into(),
-                false => excerpt(text, limit),
+                false => secret::mask(&excerpt(text, limit)).into(),
             };
             Matched {
                 id: found.id,
                 phase: found.phase as u8,
                 severity: found.severity.map(|severity| severity.name()),
-                message: excerpt(&found.message, TEXT),
+                message: secret::mask(&excerpt(&found.message, TEXT)).into(),
                 tags: found.tags.iter().map(|tag| excerpt(tag, TEXT)).collect(),
                 variable: excerpt(&found.variable, MATCHED),
                 matched: told(&found.value, MATCHED),
@@ -65,44 +66,6 @@ impl Content {
             score_out: score(["blocking_outbound_anomaly_score", "outbound_anomaly_score"]),
             rules: rules.collect(),
             omitted: matches.len().saturating_sub(RULES),
-        }
-    }
-}
-
-/// Whether a variable's value may be what nobody should read in a log: cookies, credentials, and what is called so.
-fn is_secret(variable: &[u8]) -> bool {
-    const HEADERS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
-    const WORDS: [&str; 10] =
-        ["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "session", "credential", "card"];
-    let variable = String::from_utf8_lossy(variable).to_ascii_lowercase();
-    let (collection, member) = variable.split_once(':').unwrap_or((&variable, ""));
-    // Names are told: they are what a rule about names matched.
-    let names = collection.ends_with("_names");
-    !names
-        && (collection == "request_cookies"
-            || (collection.ends_with("_headers") && HEADERS.contains(&member))
-            || WORDS.iter().any(|word| member.contains(word)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_known_by_where_they_are() {
-        for (variable, secret) in [
-            ("REQUEST_COOKIES:sid", true),
-            ("REQUEST_COOKIES_NAMES:sid", false),
-            ("REQUEST_HEADERS:Authorization", true),
-            ("REQUEST_HEADERS:X-Api-Key", true),
-            ("REQUEST_HEADERS:User-Agent", false),
-            ("ARGS:newPassword", true),
-            ("ARGS:json.user.access_token", true),
-            ("ARGS:q", false),
-            ("REQUEST_URI", false),
-            ("TX:0", false),
-        ] {
-            assert_eq!(is_secret(variable.as_bytes()), secret, "{variable}");
         }
     }
 }

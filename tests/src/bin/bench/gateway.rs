@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use tests::netns::World;
 
-pub(crate) use self::sides::{Cpus, Nginx};
+pub(crate) use self::{
+    load::pin,
+    sides::{Cpus, Nginx, UPSTREAM, UPSTREAM_AT},
+};
 use self::{
     load::{Client, Sample},
     sides::Sides,

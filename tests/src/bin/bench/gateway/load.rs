@@ -183,7 +183,7 @@ async fn shake_hands(tls: Tls, server: std::net::SocketAddr, stop: Arc<AtomicBoo
 }
 
 /// Keeps this thread, and those it starts, on these CPUs.
-fn pin(cpus: &str) -> Result<()> {
+pub(crate) fn pin(cpus: &str) -> Result<()> {
     let (first, last) = cpus.split_once('-').unwrap_or((cpus, cpus));
     let mut set = nix::sched::CpuSet::new();
     for cpu in first.parse::<usize>()?..=last.parse()? {

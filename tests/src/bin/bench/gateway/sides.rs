@@ -22,8 +22,8 @@ use tests::{
 };
 
 const PROXY: &str = include_str!("../../../../nginx/proxy.conf");
-const UPSTREAM: &str = include_str!("../../../../nginx/upstream.conf");
-const UPSTREAM_AT: &str = "127.0.0.1:9000";
+pub(crate) const UPSTREAM: &str = include_str!("../../../../nginx/upstream.conf");
+pub(crate) const UPSTREAM_AT: &str = "127.0.0.1:9000";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What `/64k` is.
 const FILE: usize = 64 << 10;

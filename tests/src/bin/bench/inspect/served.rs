@@ -17,7 +17,7 @@ use tests::{
 };
 
 use super::engine::RuleFiles;
-use crate::gateway::{Cpus, Nginx};
+use crate::gateway::{Cpus, Nginx, UPSTREAM, UPSTREAM_AT, pin};
 
 const NGINX: &str = include_str!("../../../../nginx/rules.conf");
 /// What takes a request longer than this is not waited for, and then nothing is measured but that.
@@ -51,7 +51,7 @@ pub(super) struct Served {
     namespace: Namespace,
     ours: Side,
     nginx: Side,
-    _server: Nginx,
+    _servers: [Nginx; 2],
     _agent: Agent,
     _directory: TempDir,
 }
@@ -65,13 +65,17 @@ impl Served {
         fs::write(&rules, includes.concat())?;
         // It looks for relative paths where it was started.
         fs::write(directory.path().join("nginx.conf"), NGINX.replace("RULES", &rules.display().to_string()))?;
+        fs::write(directory.path().join("upstream.conf"), UPSTREAM)?;
+        // Whoever is measured has a CPU of its own, and its caches.
+        pin(&cpus.rest)?;
+        let upstream = Nginx::start(&namespace, directory.path(), "upstream.conf", &cpus.rest, UPSTREAM_AT)?;
         let server = Nginx::start(&namespace, directory.path(), "nginx.conf", &cpus.gateway, "127.0.0.1:8081")?;
         let patterns: Vec<String> = ours.patterns.iter().map(|pattern| format!("{pattern:?}")).collect();
-        let upstream = "upstream = \"http://127.0.0.1:9000\"";
+        let to_upstream = format!("upstream = \"http://{UPSTREAM_AT}\"");
         let config = format!(
             "interfaces = [\"eth0\"]\n[gateway]\nworkers = 1\n[events]\nstdout = false\n[reputation]\nthreshold = 1000000\n\
-             [[api]]\nname = \"without\"\nlisten = \"127.0.0.1:8080\"\n{upstream}\n\
-             [[api]]\nname = \"with\"\nlisten = \"127.0.0.1:8090\"\n{upstream}\nrules = [{}]\n",
+             [[api]]\nname = \"without\"\nlisten = \"127.0.0.1:8080\"\n{to_upstream}\n\
+             [[api]]\nname = \"with\"\nlisten = \"127.0.0.1:8090\"\n{to_upstream}\nrules = [{}]\n",
             patterns.join(", ")
         );
         let agent = Agent::start(world, &config)?;
@@ -79,7 +83,7 @@ impl Served {
         namespace.run("taskset", &["-acp", &cpus.gateway, &pid.to_string()])?;
         let ours = Side { name: "the gateway", with: at(8090), without: at(8080), pid };
         let nginx = Side { name: "nginx", with: at(8091), without: at(8081), pid: server.worker()? };
-        Ok(Self { namespace, ours, nginx, _server: server, _agent: agent, _directory: directory })
+        Ok(Self { namespace, ours, nginx, _servers: [server, upstream], _agent: agent, _directory: directory })
     }
 
     /// What rules cost in the gateway. `blocked`: what they do with each request, which is seen to first.
