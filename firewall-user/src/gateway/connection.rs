@@ -126,6 +126,9 @@ pub(super) async fn serve(
         let http2 = peer.prior_knowledge || alpn(&transport) == Some(b"h2");
         let slow = Arc::new(AtomicBool::new(false));
         let io = ClientStream::new(transport, ahead, policy.config.timeouts.idle, Arc::clone(&slow));
+        let limits = policy.gate_limits();
+        // A connection lasts longer than a policy need: each request asks for the one of its time.
+        drop(policy);
         let connection = Arc::new(Connection {
             worker: Arc::clone(&worker),
             slot,
@@ -134,12 +137,12 @@ pub(super) async fn serve(
             tunnel: Mutex::default(),
         });
         if http2 {
-            Box::pin(serve_http2(&connection, &policy, io, &handle)).await;
+            Box::pin(serve_http2(&connection, io, &handle)).await;
         } else {
-            http1::serve(&connection, Gate::new(io, policy.gate_limits()), &handle).await;
+            http1::serve(&connection, Gate::new(io, limits), &handle).await;
         }
         if slow.load(Ordering::Relaxed) {
-            cut(&connection, &policy, Reason::SlowReader);
+            cut(&connection, Reason::SlowReader);
         }
     };
     tokio::select! {
@@ -175,10 +178,12 @@ fn tell(worker: &Arc<Worker>, policy: &Arc<ApiPolicy>, peer: &Peer, reason: Reas
     });
 }
 
-/// Tells of a connection that we ended.
-fn cut(connection: &Connection, policy: &Arc<ApiPolicy>, reason: Reason) {
-    policy.metrics.cut(reason);
-    tell(&connection.worker, policy, &connection.peer, reason);
+/// Tells of a connection that we ended. Of an API that is no more, nobody asks.
+fn cut(connection: &Connection, reason: Reason) {
+    if let Some(policy) = connection.slot.policy() {
+        policy.metrics.cut(reason);
+        tell(&connection.worker, &policy, &connection.peer, reason);
+    }
 }
 
 fn alpn(transport: &Transport) -> Option<&[u8]> {
@@ -276,8 +281,9 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Bytes> {
     }
 }
 
-async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: ClientStream, handle: &Handle) {
-    let limits = &policy.config.limits;
+async fn serve_http2(connection: &Arc<Connection>, io: ClientStream, handle: &Handle) {
+    let Some(policy) = connection.slot.policy() else { return };
+    let (limits, patience) = (&policy.config.limits, policy.config.timeouts.idle);
     let serving = Arc::clone(connection);
     let service = service_fn(move |request| service::http2(Arc::clone(&serving), request));
     let http = conn::http2::Builder::new(TokioExecutor::new())
@@ -292,8 +298,8 @@ async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(TokioIo::new(io), service);
+    drop(policy);
     let mut http = pin!(http);
-    let patience = policy.config.timeouts.idle;
     let mut look = interval((patience / 4).clamp(Duration::from_millis(250), Duration::from_secs(15)));
     let mut idle_since = None;
     let ended = loop {
@@ -303,7 +309,7 @@ async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
             now = look.tick() => {
                 let streams = connection.under_way();
                 if streams.iter().any(|stream| stream.stalled_for().is_some_and(|still| still > patience)) {
-                    return cut(connection, policy, Reason::SlowReader);
+                    return cut(connection, Reason::SlowReader);
                 }
                 if !streams.is_empty() {
                     idle_since = None;
@@ -319,6 +325,6 @@ async fn serve_http2(connection: &Arc<Connection>, policy: &Arc<ApiPolicy>, io: 
         cause.is_some_and(|cause| !cause.is_remote() && !cause.is_io() && cause.reason() != Some(h2::Reason::NO_ERROR))
     });
     if broken {
-        cut(connection, policy, Reason::Http2);
+        cut(connection, Reason::Http2);
     }
 }
