@@ -18,11 +18,14 @@ use firewall_inspect::{
     seclang::{Fault, Place},
 };
 
-use crate::config::{
-    lower::folder_path,
-    raw::{Table, Value},
-    read,
-    report::{Errors, Problem, Source, quoted},
+use crate::{
+    config::{
+        lower::folder_path,
+        raw::{Table, Value},
+        read,
+        report::{Errors, Problem, Source, quoted},
+    },
+    memory,
 };
 
 /// Largest rule file, or file of data that a rule names, in bytes.
@@ -79,6 +82,12 @@ impl RuleSet {
             });
             Errors::new(problems.collect(), disk.files)
         })
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        memory::retire(Arc::clone(&self.rules) as _);
     }
 }
 
@@ -147,7 +156,10 @@ fn compile(patterns: &[String], exclusions: String, disk: &mut Disk) -> Result<R
     if !exclusions.is_empty() {
         all.insert(0, EXCLUSIONS.to_owned());
     }
-    let rules = Arc::new(Rules::load(&all, disk)?);
+    let mut own = std::mem::take(disk);
+    let (loaded, own) = memory::make(move || (Rules::load(&all, &mut own), own));
+    *disk = own;
+    let rules = Arc::new(loaded?);
     let asked = std::mem::take(&mut disk.asked);
     let loaded = Arc::new(Loaded { rules, patterns: patterns.to_vec(), exclusions, asked });
     in_use.push(Arc::downgrade(&loaded));
