@@ -98,8 +98,8 @@ mod tests {
         retire(Arc::clone(&large) as _);
         give_back();
         assert!(freed.try_recv().is_err());
+        // Not here: but perhaps at once, where another test has something made.
         drop(large);
-        assert!(freed.try_recv().is_err());
         give_back();
         assert_eq!(freed.try_recv().unwrap(), "memory");
     }
